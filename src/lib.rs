@@ -1,0 +1,6 @@
+//! brood's native half. Layers point one way: `binding` (the only code that knows
+//! Node-API) uses `process` and `ipc` (plain Rust), which use `uv` and `sys` (the only FFI).
+
+pub mod ipc;
+pub mod process;
+pub mod sys;
