@@ -39,12 +39,13 @@ class Channel {
     this.sockets = native.sockets;
     this.control = new Control(native);
     this.#onClose = onClose;
-    native.onmessages = (batch, count, handles) => this.#receive(batch, count, handles);
+    native.onmessages = (...batch) => this.#receive(...batch);
     native.onend = () => this.#end();
     native.onbroken = (why) => this.cutOff(why);
     native.onhandleLost = warnHandleLost;
     native.onreleased = () => this.#released();
     native.ondrained = () => target.emit('drain');
+    native.onerror = (error) => this.#fail(error);
     native.onclosed = () => native.failCompletions(() => new ERR_IPC_CHANNEL_CLOSED());
   }
 
@@ -152,9 +153,9 @@ class Channel {
     });
   }
 
-  #receive(batch, count, handles) {
+  #receive(batch, count, handles, ranges) {
     const { id, codec } = this.native;
-    const { messages, error } = codec.decode(id, batch, count);
+    const { messages, error } = codec.decode(id, batch, count, ranges);
     let nextHandle = 0;
     for (let index = 0; index < messages.length; index++) {
       const message = messages[index];
@@ -264,7 +265,7 @@ function warnHandleLost() {
 // whose ownership passes to the channel. `options.onClose` is called once, when it has ended.
 function setupChannel(target, fd, serialization, options = {}) {
   const codec = codecs[serialization];
-  const native = new NativeChannel(fd, codec, options.maxMessageSize ?? 0);
+  const native = new NativeChannel(fd, codec, options);
   const channel = new Channel(target, native, options.onClose);
   target.channel = channel.control;
   target.connected = true;

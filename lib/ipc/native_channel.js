@@ -9,33 +9,42 @@ const { errnoException } = require('../errors');
 // Flags of channelSend.
 const GATHER = 1;
 const REPLY = 2;
+const NOTIFY = 4;
 
-// Bits of channelSend's result; the sequence number stands above them.
+// Bits of channelSend's result; the message's number stands above them.
 const PENDING = 1;
 const FULL = 2;
-const HELD = 4;
-const SEQUENCE = 8;
+const SEQUENCE = 4;
 
 // Events of a channel, numbered as in src/binding/channel.rs.
-const EVENTS = ['end', 'broken', 'completed', 'handleLost', 'released', 'drained', 'closed'];
+const EVENTS = [
+  'onend',
+  'onbroken',
+  'oncompleted',
+  'onhandleLost',
+  'onreleased',
+  'ondrained',
+  'onclosed',
+  'onsendFailed',
+];
 
 binding.setChannelCallbacks(
-  function onMessages(batch, count, handles) {
-    this.onmessages(batch, count, handles);
+  function onMessages(batch, count, handles, ranges) {
+    this.onmessages(batch, count, handles, ranges);
   },
-  function onEvent(kind, detail) {
-    this[`on${EVENTS[kind]}`](detail);
+  function onEvent(kind, detail, errno) {
+    this[EVENTS[kind]](detail, errno);
   },
 );
 
 function endTurn(native) {
   native.turnOpen = false;
-  if (native.gathered && native.id !== 0) binding.channelFlush(native.id);
-  native.gathered = false;
+  if (native.gathered) native.flush();
 }
 
 class NativeChannel {
-  constructor(fd, codec, maxMessageSize) {
+  // `received` are bytes of the stream that somebody else has read before, if any.
+  constructor(fd, codec, { maxMessageSize = 0, received }) {
     this.fd = fd;
     this.codec = codec;
     this.sockets = { got: Object.create(null), send: Object.create(null) };
@@ -49,16 +58,20 @@ class NativeChannel {
     this.onreleased = null;
     this.ondrained = null;
     this.onclosed = null;
+    this.onerror = null;
     this.id = binding.channelOpen(this, fd, codec.advanced, maxMessageSize);
     if (this.id < 0) throw errnoException(this.id, 'open');
+    if (received?.length > 0) binding.channelFeed(this.id, received);
   }
 
   // Sends one message. `fd` is a descriptor to go with it or -1 (the addon duplicates it);
   // `reply` marks the acknowledgements that may overtake held messages. Returns the addon's
   // status; `onsent(error)` is called once the bytes are the kernel's.
   send(message, fd, reply, onsent) {
-    let flags = reply ? REPLY : 0;
-    if (this.turnOpen) {
+    let flags = typeof onsent === 'function' ? NOTIFY : 0;
+    if (reply) {
+      flags = REPLY;
+    } else if (this.turnOpen) {
       flags |= GATHER;
       this.gathered = true;
     } else {
@@ -67,7 +80,7 @@ class NativeChannel {
     }
     const status = this.codec.send(this.id, message, fd, flags);
     if (status < 0) return status;
-    if (typeof onsent !== 'function') return status;
+    if (typeof onsent !== 'function' || reply) return status;
     if (status & PENDING) {
       this.completions.push({ sequence: Math.floor(status / SEQUENCE), onsent });
     } else {
@@ -76,11 +89,25 @@ class NativeChannel {
     return status;
   }
 
+  flush() {
+    this.gathered = false;
+    if (this.id !== 0) this.oncompleted(binding.channelFlush(this.id));
+  }
+
   oncompleted(upTo) {
     const { completions } = this;
     let done = 0;
     while (done < completions.length && completions[done].sequence <= upTo) done++;
+    if (done === 0) return;
     for (const { onsent } of completions.splice(0, done)) process.nextTick(onsent, null);
+  }
+
+  // The kernel refused the descriptor of one message; the channel goes on.
+  onsendFailed(sequence, errno) {
+    const index = this.completions.findIndex((entry) => entry.sequence === sequence);
+    const error = errnoException(errno, 'write');
+    if (index < 0) this.onerror(error);
+    else process.nextTick(this.completions.splice(index, 1)[0].onsent, error);
   }
 
   // Calls every callback that still waits with the error `why()` makes.
@@ -104,11 +131,14 @@ class NativeChannel {
     if (this.id !== 0) binding.channelRead(this.id, false);
   }
 
-  // Stops receiving. What is still queued is written first, in the background.
+  // Stops receiving. What is still queued is written first, in the background; onclosed() follows.
   shutdown() {
-    if (this.id !== 0) binding.channelShutdown(this.id);
+    if (this.id === 0) return;
+    this.flush();
+    const lingers = binding.channelShutdown(this.id);
     this.id = 0;
+    if (!lingers) this.onclosed();
   }
 }
 
-module.exports = { NativeChannel, FULL, HELD };
+module.exports = { NativeChannel, FULL };

@@ -63,9 +63,12 @@ const advanced = {
     return binding.channelSendBytes(id, serializer.releaseBuffer(), fd, flags);
   },
 
-  // `batch` is an array of one Buffer a message.
-  decode(id, batch) {
-    return decodeEach(batch, (bytes) => {
+  // `batch` is one Buffer, `ranges` the start and end of each message in it.
+  decode(id, batch, count, ranges) {
+    const frames = Array.from({ length: count }, (_, index) =>
+      batch.subarray(ranges[2 * index], ranges[2 * index + 1]),
+    );
+    return decodeEach(frames, (bytes) => {
       const deserializer = new Deserializer(bytes);
       deserializer.readHeader();
       return deserializer.readValue();

@@ -14,6 +14,8 @@ mod json_lines;
 mod send_queue;
 mod transport;
 
+pub mod shared;
+
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
