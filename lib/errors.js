@@ -210,6 +210,11 @@ function genericNodeError(message, properties) {
 module.exports = {
   AbortError,
   ERR_ACCESS_DENIED,
+  ERR_BROOD_IPC_PROTOCOL: errorClass(
+    'ERR_BROOD_IPC_PROTOCOL',
+    Error,
+    (why) => `The IPC channel was closed because the other side broke its protocol: ${why}`,
+  ),
   ERR_CHILD_CLOSED_BEFORE_REPLY: errorClass(
     'ERR_CHILD_CLOSED_BEFORE_REPLY',
     Error,
