@@ -210,6 +210,12 @@ function genericNodeError(message, properties) {
 module.exports = {
   AbortError,
   ERR_ACCESS_DENIED,
+  // brood's own: a peer on an IPC channel does not keep to the protocol.
+  ERR_BROOD_IPC_PROTOCOL: errorClass(
+    'ERR_BROOD_IPC_PROTOCOL',
+    Error,
+    (what) => `The IPC channel was cut off: ${what}`,
+  ),
   ERR_CHILD_CLOSED_BEFORE_REPLY: errorClass(
     'ERR_CHILD_CLOSED_BEFORE_REPLY',
     Error,
