@@ -9,10 +9,11 @@ const path = require('node:path');
 const { parseArgs } = require('node:util');
 
 const { Baseline, nodeVersion } = require('./lib/baseline');
+const { checkMode } = require('./lib/canary');
 const { findException, loadExceptions } = require('./lib/exceptions');
 const { REGISTER, expandModes } = require('./lib/modes');
 const { runTest } = require('./lib/runner');
-const { SETS, findTests } = require('./lib/suite');
+const { SETS, findTests, treeMajor } = require('./lib/suite');
 
 const USAGE = `usage: node conformance/run.js --node-src DIR [options]
   --node-src DIR   a source tree of Node (conformance/fetch-node-src.sh gets one)
@@ -48,10 +49,15 @@ const OPTIONS = {
 
 // A test that fails on a busy machine gets a second chance before stock is said to fail it.
 const BASELINE_ATTEMPTS = 3;
+// A test that fails under brood is run this often on stock, to tell a defect from a test that fails
+// now and then by itself.
+const STOCK_PROBES = 8;
 
 async function main() {
   const options = readOptions();
   const version = nodeVersion(options.node);
+  const major = Number.parseInt(version, 10);
+  options.sameMajor = major === treeMajor(options.nodeSrc);
   const tests = options.sets.flatMap((set) => findTests(options.nodeSrc, set, options.filter));
   if (tests.length === 0) throw new Error('no test matches');
   console.log(`${tests.length} tests (${options.sets.join(', ')}) on Node ${version}`);
@@ -63,7 +69,7 @@ async function main() {
   const total = { passed: 0, failed: 0, skipped: notCounted };
   const outcomes = [];
   for (const mode of options.modes.filter((name) => name !== 'stock')) {
-    const results = await runMode(mode, counted, options, Number.parseInt(version, 10));
+    const results = await runMode(mode, counted, { ...options, baseline, major });
     const tally = reportMode(mode, results);
     total.passed += tally.passed;
     total.failed += tally.failed + (options.strict ? tally.stale : 0);
@@ -155,25 +161,42 @@ function passes(baseline, test) {
   return baseline.get(test)?.outcome === 'pass';
 }
 
-async function runMode(mode, tests, options, major) {
+async function runMode(mode, tests, options) {
   if (!fs.existsSync(REGISTER)) throw new Error(`${REGISTER} is missing`);
+  checkMode(mode, options);
   const exceptions = loadExceptions(path.join(__dirname, 'exceptions.json'));
   const results = [];
   await forEachTest(tests, options, async (test) => {
-    const exception = findException(exceptions, test, mode, major);
-    const result = await runRepeatedly(test, mode, options, exception ? 0 : options.retries);
-    results.push({ test, reason: exception?.reason, ...result });
+    const exception = findException(exceptions, test, mode, options.major);
+    const retries = exception ? 0 : options.retries;
+    const result = await runRepeatedly(test, mode, options, retries);
     const failing = result.outcome !== 'pass' && !exception;
-    if (failing) printFailure(mode, test, result);
+    const reason = failing ? await failsOnStock(test, options) : exception?.reason;
+    results.push({ test, reason, ...result });
+    if (failing && !reason) printFailure(mode, test, result);
     else if (options.verbose) console.log(`  ${mode} ${result.outcome} ${test.id} ${result.ms} ms`);
   });
   return results;
 }
 
+/** Says how often stock fails the test too; undefined when never. Then it counts no longer. */
+async function failsOnStock(test, options) {
+  let failed = 0;
+  for (let i = 0; i < STOCK_PROBES; i++) {
+    const { outcome } = await runTest(test, { ...options, mode: 'stock' });
+    if (outcome !== 'pass') failed++;
+  }
+  if (failed === 0) return undefined;
+  const detail = `fails ${failed} of ${STOCK_PROBES} runs`;
+  options.baseline.set(test, { outcome: 'fail', detail }, STOCK_PROBES);
+  options.baseline.save();
+  return `stock ${detail} too`;
+}
+
 /** Every repetition must pass; one that fails may be run again `retries` times. */
 async function runRepeatedly(test, mode, options, retries) {
   let flaky = 0;
-  for (let done = 0; ; ) {
+  for (let done = 0; ;) {
     const result = await runTest(test, { ...options, mode });
     if (result.outcome === 'pass') {
       if (++done === options.repeat) return { ...result, output: undefined, flaky };

@@ -45,6 +45,12 @@ function findTests(nodeSrc, set, filter) {
   return tests;
 }
 
+/** The major version of Node that a source tree is of. */
+function treeMajor(nodeSrc) {
+  const header = fs.readFileSync(path.join(nodeSrc, 'src', 'node_version.h'), 'utf8');
+  return Number(/^#define NODE_MAJOR_VERSION (\d+)$/m.exec(header)[1]);
+}
+
 /** The words after `// Flags:` near the head of a test. */
 function parseFlags(source) {
   const line = /^\/\/ Flags:[ \t]+(--.*)$/m.exec(source.slice(0, 1500));
@@ -90,4 +96,4 @@ function machineVariables() {
   return { system, arch: process.arch, mode: 'release', type: 'simple', asan: 'off' };
 }
 
-module.exports = { SETS: Object.keys(SETS), findTests, parseFlags, parseStatus };
+module.exports = { SETS: Object.keys(SETS), findTests, parseFlags, parseStatus, treeMajor };
