@@ -4,3 +4,6 @@
 pub mod ipc;
 pub mod process;
 pub mod sys;
+pub mod uv;
+
+mod binding;

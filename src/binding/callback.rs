@@ -1,0 +1,106 @@
+//! Calling JavaScript from the event loop, each time in the async context of the child or channel
+//! it is about: nextTicks and microtasks are drained afterwards, AsyncLocalStorage is carried, and
+//! an exception becomes an uncaught exception of the process.
+
+use std::ptr;
+
+use napi::sys::{self, napi_env, napi_value};
+use napi::{Result, check_status};
+
+/// A JavaScript object that events are about, with the async context they run in.
+pub struct Target {
+    env: napi_env,
+    context: sys::napi_async_context,
+    owner: sys::napi_ref,
+}
+
+impl Target {
+    /// Remembers `owner` (a strong reference) and opens an async context named `resource`.
+    pub fn new(env: napi_env, owner: napi_value, resource: &str) -> Result<Target> {
+        let mut name = ptr::null_mut();
+        let (data, length) = (resource.as_ptr().cast(), resource.len() as isize);
+        let mut target = Target {
+            env,
+            context: ptr::null_mut(),
+            owner: ptr::null_mut(),
+        };
+        // SAFETY: the values are live in the current scope; the results are owned by `target`.
+        unsafe {
+            check_status!(sys::napi_create_string_utf8(env, data, length, &mut name))?;
+            check_status!(sys::napi_create_reference(env, owner, 1, &mut target.owner))?;
+            check_status!(sys::napi_async_init(env, owner, name, &mut target.context))?;
+        }
+        Ok(target)
+    }
+
+    /// Calls `function` with the owner as `this` and the arguments that `build` makes; not at all
+    /// when it makes none. No borrow of Rust state may be held across it: JavaScript can call back
+    /// into the addon.
+    pub fn call<const N: usize>(
+        &self,
+        function: sys::napi_ref,
+        build: impl FnOnce(napi_env) -> Option<[napi_value; N]>,
+    ) {
+        let env = self.env;
+        let mut scope = ptr::null_mut();
+        // SAFETY: called on the environment's thread; every value is used inside the scope.
+        unsafe {
+            if sys::napi_open_handle_scope(env, &mut scope) != sys::Status::napi_ok {
+                return; // the environment is ending
+            }
+            let (mut owner, mut callee) = (ptr::null_mut(), ptr::null_mut());
+            sys::napi_get_reference_value(env, self.owner, &mut owner);
+            sys::napi_get_reference_value(env, function, &mut callee);
+            if !owner.is_null()
+                && !callee.is_null()
+                && let Some(arguments) = build(env)
+            {
+                let status = sys::napi_make_callback(
+                    env,
+                    self.context,
+                    owner,
+                    callee,
+                    N,
+                    arguments.as_ptr(),
+                    ptr::null_mut(),
+                );
+                if status == sys::Status::napi_pending_exception {
+                    rethrow_as_uncaught(env);
+                }
+            }
+            sys::napi_close_handle_scope(env, scope);
+        }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // SAFETY: both were created in `new` (or are null) and are released once, here, on the
+        // environment's thread. Node-API wants a handle scope for the context's resource.
+        unsafe {
+            let mut scope = ptr::null_mut();
+            if sys::napi_open_handle_scope(self.env, &mut scope) != sys::Status::napi_ok {
+                return;
+            }
+            if !self.context.is_null() {
+                sys::napi_async_destroy(self.env, self.context);
+            }
+            if !self.owner.is_null() {
+                sys::napi_delete_reference(self.env, self.owner);
+            }
+            sys::napi_close_handle_scope(self.env, scope);
+        }
+    }
+}
+
+/// # Safety
+/// An exception is pending on `env` and a handle scope is open.
+unsafe fn rethrow_as_uncaught(env: napi_env) {
+    let mut error = ptr::null_mut();
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        if sys::napi_get_and_clear_last_exception(env, &mut error) == sys::Status::napi_ok {
+            sys::napi_fatal_exception(env, error);
+        }
+    }
+}
