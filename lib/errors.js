@@ -210,10 +210,11 @@ function genericNodeError(message, properties) {
 module.exports = {
   AbortError,
   ERR_ACCESS_DENIED,
+  // brood's own: a peer on an IPC channel does not keep to the protocol.
   ERR_BROOD_IPC_PROTOCOL: errorClass(
     'ERR_BROOD_IPC_PROTOCOL',
     Error,
-    (why) => `The IPC channel was closed because the other side broke its protocol: ${why}`,
+    (what) => `The IPC channel was cut off: ${what}`,
   ),
   ERR_CHILD_CLOSED_BEFORE_REPLY: errorClass(
     'ERR_CHILD_CLOSED_BEFORE_REPLY',

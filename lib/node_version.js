@@ -24,4 +24,10 @@ module.exports = {
 
   // Node 20 calls the permission model experimental: a shorter message, and no resource in the error.
   permissionErrorNamesResource: major >= 22,
+
+  // Until Node 22 the object behind `subprocess.channel` emits 'unref' when its last counted reference goes.
+  emitsChannelUnref: major < 24,
+
+  // Until Node 24 `_channel` stands for `channel`, with a deprecation warning (DEP0129).
+  hasDeprecatedChannel: major < 26,
 };

@@ -4,6 +4,7 @@
 // which event each arriving message becomes. Queueing, framing and acknowledgement are the
 // addon's; what handles turn into is handles.js.
 
+const { deprecate } = require('node:util');
 const { NativeChannel, FULL } = require('./native_channel');
 const { Control } = require('./control');
 const { isInternal } = require('./internal_message');
@@ -11,6 +12,7 @@ const { kinds, kindOf } = require('./handles');
 const { adoptDescriptor, nativeHandleType } = require('./native_handle');
 const codecs = require('./serialization');
 const binding = require('../binding');
+const { hasDeprecatedChannel } = require('../node_version');
 const { validateObject } = require('../validators');
 const {
   ERR_BROOD_IPC_PROTOCOL,
@@ -192,11 +194,15 @@ class Channel {
     } else if (target.listenerCount('message') > 0) {
       target.emit('message', message, handle);
     } else {
-      this.#parked.push([message, handle]);
+      this.park(message, handle);
     }
   }
 
   // Messages that came before anybody listened are kept for the first listener.
+  park(message, handle) {
+    this.#parked.push([message, handle]);
+  }
+
   flushParked() {
     if (this.#parked.length === 0 || this.target.listenerCount('message') === 0) return;
     for (const [message, handle] of this.#parked.splice(0)) {
@@ -261,6 +267,25 @@ function warnHandleLost() {
   );
 }
 
+const deprecatedChannel = {
+  configurable: true,
+  enumerable: false,
+  get: deprecate(
+    function () {
+      return this.channel;
+    },
+    '_channel is deprecated. Use ChildProcess.channel instead.',
+    'DEP0129',
+  ),
+  set: deprecate(
+    function (value) {
+      this.channel = value;
+    },
+    '_channel is deprecated. Use ChildProcess.channel instead.',
+    'DEP0129',
+  ),
+};
+
 // Makes `target` (a ChildProcess, or `process` in a child) one end of the channel behind `fd`,
 // whose ownership passes to the channel. `options.onClose` is called once, when it has ended.
 function setupChannel(target, fd, serialization, options = {}) {
@@ -288,6 +313,7 @@ function setupChannel(target, fd, serialization, options = {}) {
   target._disconnect = function _disconnect() {
     channel.close();
   };
+  if (hasDeprecatedChannel) Object.defineProperty(target, '_channel', deprecatedChannel);
   target.on('newListener', () => process.nextTick(() => channel.flushParked()));
   native.readStart();
   return channel;

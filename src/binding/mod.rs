@@ -31,13 +31,12 @@ fn init(exports: Object, env: Env) -> Result<()> {
     for (name, function) in AREAS.iter().copied().flatten().copied() {
         value::export(env.raw(), exports.raw(), name, function)?;
     }
-    Ok(())
+    value::export_string(
+        env.raw(),
+        exports.raw(),
+        "version",
+        env!("CARGO_PKG_VERSION"),
+    )
 }
 
 const AREAS: &[&[Function]] = &[channel::FUNCTIONS, descriptor::FUNCTIONS];
-
-/// The version of the addon: the package's own, compared by the loader.
-#[napi]
-pub fn version() -> &'static str {
-    env!("CARGO_PKG_VERSION")
-}

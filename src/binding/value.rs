@@ -28,9 +28,24 @@ pub fn export(
             &mut value,
         )
     })?;
+    set_property(env, exports, name, value)
+}
+
+/// Adds a string to the module's exports.
+pub fn export_string(env: napi_env, exports: napi_value, name: &str, text: &str) -> Result<()> {
+    set_property(env, exports, name, string(env, text.as_bytes(), true))
+}
+
+/// Sets a property of an object.
+pub fn set_property(
+    env: napi_env,
+    object: napi_value,
+    name: &str,
+    value: napi_value,
+) -> Result<()> {
     let name = std::ffi::CString::new(name)?;
-    // SAFETY: as above; the name is NUL-terminated.
-    check_status!(unsafe { sys::napi_set_named_property(env, exports, name.as_ptr(), value) })
+    // SAFETY: the values are live in the current scope; the name is NUL-terminated.
+    check_status!(unsafe { sys::napi_set_named_property(env, object, name.as_ptr(), value) })
 }
 
 /// The arguments of a call; missing ones are `undefined`.
