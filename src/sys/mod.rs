@@ -1,1 +1,12 @@
-//! sys
+//! Below everything else: the system calls neither the standard library nor nix offers in the form
+//! we need, behind safe functions. It decides nothing: what to launch, watch or signal, and what
+//! to do about a failure, is said above.
+
+pub mod environ;
+pub mod features;
+pub mod launch;
+pub mod pidfd;
+pub mod strings;
+
+mod child;
+mod stack;
