@@ -15,6 +15,8 @@ mod send_queue;
 mod transport;
 
 #[cfg(test)]
+mod channel_tests;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod model_tests;
