@@ -16,13 +16,19 @@ impl Control {
     /// What every control message contains, so that all others can be passed over quickly.
     pub(crate) const NEEDLE: &'static str = "NODE_HANDLE";
 
+    /// The message's `cmd`.
+    pub fn cmd(self) -> &'static str {
+        match self {
+            Self::Handle => "NODE_HANDLE",
+            Self::Ack => "NODE_HANDLE_ACK",
+            Self::Nack => "NODE_HANDLE_NACK",
+        }
+    }
+
     /// The control message with this `cmd`, if it is one.
     pub fn from_cmd(cmd: &str) -> Option<Self> {
-        match cmd {
-            "NODE_HANDLE" => Some(Self::Handle),
-            "NODE_HANDLE_ACK" => Some(Self::Ack),
-            "NODE_HANDLE_NACK" => Some(Self::Nack),
-            _ => None,
-        }
+        [Self::Handle, Self::Ack, Self::Nack]
+            .into_iter()
+            .find(|control| control.cmd() == cmd)
     }
 }

@@ -29,7 +29,7 @@ pub use control::Control;
 pub use error::ReceiveError;
 pub use frame_reader::{FrameReader, Frames};
 pub use send_queue::{FlushState, Progress, SendMode, SendStatus};
-pub use transport::{Ready, Transport, UnixTransport};
+pub use transport::{Ancillary, Ready, Received, Transport, UnixTransport};
 
 /// How messages are told apart on the wire: the two values of `serialization` in Node's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
