@@ -194,11 +194,15 @@ class Channel {
     } else if (target.listenerCount('message') > 0) {
       target.emit('message', message, handle);
     } else {
-      this.#parked.push([message, handle]);
+      this.park(message, handle);
     }
   }
 
   // Messages that came before anybody listened are kept for the first listener.
+  park(message, handle) {
+    this.#parked.push([message, handle]);
+  }
+
   flushParked() {
     if (this.#parked.length === 0 || this.target.listenerCount('message') === 0) return;
     for (const [message, handle] of this.#parked.splice(0)) {

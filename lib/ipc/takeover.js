@@ -65,12 +65,23 @@ function takeOverChannel() {
   }
   const fd = binding.duplicateDescriptor(pipe.fd);
   if (fd < 0) return false;
+  const stockControl = process.channel;
   pipe.readStop();
   pipe.onread = () => {};
   pipe.close();
   for (const { event, listener } of listeners) process.removeListener(event, listener);
-  attach(symbol, fd, remainder);
+  const channel = attach(symbol, fd, remainder);
+  moveParkedMessages(stockControl, channel);
   return true;
+}
+
+// Node keeps messages without a listener under a symbol of its control object, and may have a tick
+// pending that will look there: leave an empty list for it.
+function moveParkedMessages(stockControl, channel) {
+  const pending = ownSymbol(stockControl, 'kPendingMessages');
+  if (pending === undefined) return;
+  for (const [, message, handle] of stockControl[pending]) channel.park(message, handle);
+  channel.control[pending] = [];
 }
 
 function attach(symbol, fd, { serialization, bytes }) {
@@ -88,6 +99,7 @@ function attach(symbol, fd, { serialization, bytes }) {
   process.on('removeListener', (event) => {
     if (LISTENED.includes(event)) control.unrefCounted();
   });
+  return channel;
 }
 
 module.exports = { takeOverChannel };
