@@ -36,7 +36,7 @@ function refuseOtherRuntimes({ versions, platform }) {
 }
 
 function refuseOtherVersion(binding) {
-  const found = binding.version();
+  const found = binding.version;
   if (found === version) return;
   throw loadError(
     'ERR_BROOD_VERSION',
