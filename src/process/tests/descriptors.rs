@@ -106,7 +106,8 @@ alone! {
                 .collect();
             stdio.resize(10, Stdio::Ignore);
             stdio[9] = Stdio::Pipe;
-            let script = "for i in 0 1 2 3 4 5 6 7 8; do readlink /proc/$$/fd/$i >&9 || echo >&9; done";
+            // In a subshell: a shell may redirect its own descriptors for a command.
+            let script = "for i in 0 1 2 3 4 5 6 7 8; do (readlink /proc/$$/fd/$i || echo) >&9; done";
             let mut spawned = spawn(Command { stdio: stdio.clone(), ..shell(script) }).unwrap();
             let text = read_all(spawned.ends[9].take().unwrap());
             spawned.child.wait().unwrap();
