@@ -33,12 +33,13 @@ impl Target {
         Ok(target)
     }
 
-    /// Calls `function` with the owner as `this` and the arguments that `build` makes. No borrow
-    /// of Rust state may be held across it: JavaScript can call back into the addon.
+    /// Calls `function` with the owner as `this` and the arguments that `build` makes; not at all
+    /// when it makes none. No borrow of Rust state may be held across it: JavaScript can call back
+    /// into the addon.
     pub fn call<const N: usize>(
         &self,
         function: sys::napi_ref,
-        build: impl FnOnce(napi_env) -> [napi_value; N],
+        build: impl FnOnce(napi_env) -> Option<[napi_value; N]>,
     ) {
         let env = self.env;
         let mut scope = ptr::null_mut();
@@ -50,8 +51,10 @@ impl Target {
             let (mut owner, mut callee) = (ptr::null_mut(), ptr::null_mut());
             sys::napi_get_reference_value(env, self.owner, &mut owner);
             sys::napi_get_reference_value(env, function, &mut callee);
-            if !owner.is_null() && !callee.is_null() {
-                let arguments = build(env);
+            if !owner.is_null()
+                && !callee.is_null()
+                && let Some(arguments) = build(env)
+            {
                 let status = sys::napi_make_callback(
                     env,
                     self.context,

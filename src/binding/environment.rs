@@ -10,6 +10,7 @@ use std::rc::Rc;
 use napi::sys::{self, napi_env, napi_value};
 use napi::{Error, Result, Status, check_status};
 
+use super::channel::Channels;
 use crate::uv::{Loop, Symbols};
 
 /// The state of one environment.
@@ -17,6 +18,7 @@ pub struct Environment {
     raw: napi_env,
     event_loop: Rc<Loop>,
     callbacks: RefCell<[sys::napi_ref; Callbacks::COUNT]>,
+    channels: Channels,
     ending: Cell<bool>,
 }
 
@@ -49,6 +51,7 @@ impl Environment {
             // hooks, in which the last handle is closed.
             event_loop: unsafe { Loop::from_raw(symbols, raw_loop) },
             callbacks: RefCell::new([ptr::null_mut(); Callbacks::COUNT]),
+            channels: Channels::default(),
             ending: Cell::new(false),
         });
         let shared = Rc::into_raw(state.clone()).cast_mut().cast();
@@ -85,6 +88,11 @@ impl Environment {
         &self.event_loop
     }
 
+    /// The environment's IPC channels.
+    pub fn channels(&self) -> &Channels {
+        &self.channels
+    }
+
     /// Whether the environment is being torn down: JavaScript must not be called any more.
     pub fn is_ending(&self) -> bool {
         self.ending.get()
@@ -111,6 +119,7 @@ impl Environment {
     /// Closes everything that is open on the loop.
     fn close_all(&self) {
         self.ending.set(true);
+        self.channels.close_all();
     }
 }
 

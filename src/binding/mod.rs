@@ -5,6 +5,8 @@
 //! called once in a while use `#[napi]`.
 
 mod callback;
+mod channel;
+mod descriptor;
 mod environment;
 mod value;
 
@@ -26,16 +28,15 @@ fn init(exports: Object, env: Env) -> Result<()> {
         ));
     };
     Environment::install(env.raw(), symbols)?;
-    for (name, function) in FUNCTIONS.iter().copied() {
+    for (name, function) in AREAS.iter().copied().flatten().copied() {
         value::export(env.raw(), exports.raw(), name, function)?;
     }
-    Ok(())
+    value::export_string(
+        env.raw(),
+        exports.raw(),
+        "version",
+        env!("CARGO_PKG_VERSION"),
+    )
 }
 
-const FUNCTIONS: &[Function] = &[];
-
-/// The version of the addon: the package's own, compared by the loader.
-#[napi]
-pub fn version() -> &'static str {
-    env!("CARGO_PKG_VERSION")
-}
+const AREAS: &[&[Function]] = &[channel::FUNCTIONS, descriptor::FUNCTIONS];

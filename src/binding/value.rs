@@ -28,9 +28,24 @@ pub fn export(
             &mut value,
         )
     })?;
+    set_property(env, exports, name, value)
+}
+
+/// Adds a string to the module's exports.
+pub fn export_string(env: napi_env, exports: napi_value, name: &str, text: &str) -> Result<()> {
+    set_property(env, exports, name, string(env, text.as_bytes(), true))
+}
+
+/// Sets a property of an object.
+pub fn set_property(
+    env: napi_env,
+    object: napi_value,
+    name: &str,
+    value: napi_value,
+) -> Result<()> {
     let name = std::ffi::CString::new(name)?;
-    // SAFETY: as above; the name is NUL-terminated.
-    check_status!(unsafe { sys::napi_set_named_property(env, exports, name.as_ptr(), value) })
+    // SAFETY: the values are live in the current scope; the name is NUL-terminated.
+    check_status!(unsafe { sys::napi_set_named_property(env, object, name.as_ptr(), value) })
 }
 
 /// The arguments of a call; missing ones are `undefined`.
@@ -93,21 +108,33 @@ pub fn get_string(env: napi_env, value: napi_value) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Appends a string's UTF-8 to `bytes` and returns how many bytes it added. One pass over the
-/// string: its UTF-16 length bounds the space (three bytes a unit), so it is not measured first.
-pub fn append_string(env: napi_env, value: napi_value, bytes: &mut Vec<u8>) -> usize {
+/// An upper bound for the UTF-8 length of a string, with the NUL that [`write_string`] appends:
+/// three bytes for each UTF-16 unit, whose number V8 has at hand.
+pub fn string_bound(env: napi_env, value: napi_value) -> usize {
     let mut units = 0;
-    // SAFETY: a null buffer asks for the length only, which V8 has at hand.
+    // SAFETY: a null buffer asks for the length only.
     unsafe { sys::napi_get_value_string_utf16(env, value, ptr::null_mut(), 0, &mut units) };
-    let start = bytes.len();
-    bytes.reserve(units * 3 + 1);
+    units * 3 + 1
+}
+
+/// Writes a string's UTF-8 and a NUL into `room`, which has [`string_bound`] bytes, and returns
+/// its length without the NUL.
+pub fn write_string(env: napi_env, value: napi_value, room: &mut [u8]) -> usize {
     let mut written = 0;
-    // SAFETY: the spare capacity holds the longest encoding and the NUL that Node-API appends.
+    // SAFETY: the pointer and length describe `room`.
     unsafe {
-        let spare = bytes.as_mut_ptr().add(start).cast();
-        sys::napi_get_value_string_utf8(env, value, spare, units * 3 + 1, &mut written);
-        bytes.set_len(start + written);
+        let data = room.as_mut_ptr().cast();
+        sys::napi_get_value_string_utf8(env, value, data, room.len(), &mut written);
     }
+    written
+}
+
+/// Appends a string's UTF-8 to `bytes` and returns how many bytes it added.
+pub fn append_string(env: napi_env, value: napi_value, bytes: &mut Vec<u8>) -> usize {
+    let start = bytes.len();
+    bytes.resize(start + string_bound(env, value), 0);
+    let written = write_string(env, value, &mut bytes[start..]);
+    bytes.truncate(start + written);
     written
 }
 
@@ -215,4 +242,28 @@ pub fn string(env: napi_env, bytes: &[u8], ascii: bool) -> napi_value {
 /// A negative errno, the way every binding function reports a failure.
 pub fn failure(env: napi_env, error: Errno) -> napi_value {
     integer(env, -(error as i32))
+}
+
+/// An array of the given values.
+pub fn array(env: napi_env, items: impl Iterator<Item = napi_value>) -> napi_value {
+    let mut result = ptr::null_mut();
+    // SAFETY: creates a value in the current scope, then fills it with live ones.
+    unsafe {
+        sys::napi_create_array(env, &mut result);
+        for (index, item) in items.enumerate() {
+            sys::napi_set_element(env, result, index as u32, item);
+        }
+    }
+    result
+}
+
+/// A Buffer with a copy of `bytes`.
+pub fn buffer_copy(env: napi_env, bytes: &[u8]) -> napi_value {
+    let mut result = ptr::null_mut();
+    // SAFETY: the pointer and length describe a live slice, which is copied.
+    unsafe {
+        let data = bytes.as_ptr().cast();
+        sys::napi_create_buffer_copy(env, bytes.len(), data, ptr::null_mut(), &mut result);
+    }
+    result
 }

@@ -1,1 +1,65 @@
-//! ipc
+//! The IPC channel between two processes: Node's wire format, its one-handle-at-a-time rule and
+//! nothing of Node-API. Plain Rust without `unsafe`; the system calls are in `sys::socket`, the
+//! policy (events, callbacks, reference counts) in `binding` and `lib/ipc`.
+
+mod advanced;
+mod batch;
+mod buffer;
+mod channel;
+mod control;
+mod descriptors;
+mod error;
+mod frame_reader;
+mod json_lines;
+mod send_queue;
+mod transport;
+
+pub mod shared;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod socket_tests;
+
+pub use batch::{Batch, HandleSlot, ReadEnd};
+pub use channel::{Channel, ChannelEvent, ChannelStats};
+pub use control::Control;
+pub use error::ReceiveError;
+pub use frame_reader::{FrameReader, Frames};
+pub use send_queue::{FlushState, Progress, SendMode, SendStatus};
+pub use transport::{Ancillary, Ready, Received, Transport, UnixTransport};
+
+/// How messages are told apart on the wire: the two values of `serialization` in Node's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// One JSON text a line.
+    JsonLines,
+    /// A 4-byte big-endian length, then one value in V8's serialization format.
+    Advanced,
+}
+
+/// What a peer may make this side hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest payload accepted, in bytes, without newline or length prefix. Values above
+    /// [`Limits::MAX_MESSAGE`] are clamped to it.
+    pub max_message: usize,
+    /// Most descriptors that may wait for the message they belong to.
+    pub max_unpaired_descriptors: usize,
+}
+
+impl Limits {
+    /// V8's maximal string length on 64 bit: no longer JSON text can become a message anyway.
+    pub const MAX_MESSAGE: usize = (1 << 29) - 24;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_message: Self::MAX_MESSAGE,
+            max_unpaired_descriptors: 64,
+        }
+    }
+}

@@ -2,10 +2,13 @@
 //! we need, behind safe functions. It decides nothing: what to launch, watch or signal, and what
 //! to do about a failure, is said above.
 
+pub mod descriptor;
 pub mod environ;
+pub mod exit;
 pub mod features;
 pub mod launch;
 pub mod pidfd;
+pub mod socket;
 pub mod strings;
 
 mod child;

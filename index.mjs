@@ -1,0 +1,19 @@
+// The same for import: each name, and the whole as default.
+
+import brood from './index.js';
+
+export const {
+  _forkChild,
+  ChildProcess,
+  cluster,
+  exec,
+  execFile,
+  execFileSync,
+  execSync,
+  fork,
+  killTree,
+  spawn,
+  spawnSync,
+} = brood;
+
+export default brood;

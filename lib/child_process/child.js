@@ -1,0 +1,252 @@
+'use strict';
+// ChildProcess: a child's life as events and properties, in Node's order. Starting it, its streams and its channel are
+// done by process.js, stdio.js and lib/ipc.
+
+const diagnostics = require('node:diagnostics_channel');
+const EventEmitter = require('node:events');
+const { errnoException } = require('../errors');
+const {
+  signalNumber,
+  validateArray,
+  validateObject,
+  validateOneOf,
+  validateString,
+} = require('../validators');
+const { toBlock } = require('./environment');
+const { requireChildPermission } = require('./permission');
+const { ESRCH, Process } = require('./process');
+const { flushStreams, giveAway, parentStream, parseStdio, toSlots } = require('./stdio');
+const stock = require('./stock');
+
+const EACCES = -13;
+const EAGAIN = -11;
+const EINVAL = -22;
+const EMFILE = -24;
+const ENFILE = -23;
+const ENOENT = -2;
+const ENOSYS = -38;
+
+const SERIALIZATIONS = [undefined, 'json', 'advanced'];
+
+/** Set on the options of spawn() when the child takes over this process's environment unread. */
+const inheritEnv = Symbol('brood.inheritEnv');
+
+const created = diagnostics.channel('child_process');
+const tracing = diagnostics.tracingChannel('child_process.spawn');
+
+function ChildProcess() {
+  EventEmitter.call(this);
+
+  // 'close' comes when this many things have ended: the process, each readable pipe and the channel.
+  this._closesNeeded = 1;
+  this._closesGot = 0;
+  this.connected = false;
+
+  this.signalCode = null;
+  this.exitCode = null;
+  this.killed = false;
+  this.spawnfile = null;
+
+  this._handle = new Process();
+  this._handle.onexit = (exitCode, signalCode, usage) => {
+    onExit(this, exitCode, signalCode, usage);
+  };
+
+  if (created.hasSubscribers) created.publish({ process: this });
+}
+
+// A child of either kind is an instance of either class.
+Object.setPrototypeOf(ChildProcess.prototype, stock.ChildProcess.prototype);
+Object.setPrototypeOf(ChildProcess, EventEmitter);
+Object.defineProperty(ChildProcess, Symbol.hasInstance, {
+  value(object) {
+    const isOwn = Function.prototype[Symbol.hasInstance].call(this, object);
+    return isOwn || (this === ChildProcess && object instanceof stock.ChildProcess);
+  },
+});
+
+/** `exitCode` is a negative errno when the process never started. */
+function onExit(child, exitCode, signalCode, usage) {
+  if (signalCode) child.signalCode = signalCode;
+  else child.exitCode = exitCode;
+  if (usage !== undefined) child.resourceUsage = usage;
+
+  if (child.stdin) child.stdin.destroy();
+  child._handle.close();
+  child._handle = null;
+
+  if (exitCode < 0) child.emit('error', spawnError(child, exitCode));
+  else child.emit('exit', child.exitCode, child.signalCode);
+
+  // A tick later, so that a listener of 'exit' can still begin to read.
+  process.nextTick(flushChild, child);
+  maybeClose(child);
+}
+
+function spawnError(child, errno) {
+  const { spawnfile } = child;
+  const error = errnoException(errno, spawnfile ? `spawn ${spawnfile}` : 'spawn');
+  if (spawnfile) error.path = spawnfile;
+  error.spawnargs = child.spawnargs.slice(1);
+  return error;
+}
+
+function flushChild(child) {
+  flushStreams(child.stdio);
+}
+
+function maybeClose(child) {
+  child._closesGot++;
+  if (child._closesGot === child._closesNeeded) {
+    child.emit('close', child.exitCode, child.signalCode);
+  }
+}
+
+function emitSpawn(child) {
+  child.emit('spawn');
+}
+
+function reportFailure(child, errno) {
+  child._handle.onexit(errno);
+}
+
+/** Failures that Node reports by an 'error' event; all others are thrown. */
+function isReportedLater(errno) {
+  return (
+    errno === ENOENT ||
+    errno === EACCES ||
+    errno === EAGAIN ||
+    errno === EMFILE ||
+    errno === ENFILE
+  );
+}
+
+/** Tells the child of its channel: returns what the native side adds to an environment it takes over unread. */
+function announceChannel(options, ipcFd, serialization) {
+  const variables = [
+    `NODE_CHANNEL_FD=${ipcFd}`,
+    `NODE_CHANNEL_SERIALIZATION_MODE=${serialization}`,
+  ];
+  if (options[inheritEnv] === true) return toBlock(variables);
+  if (options.envPairs === undefined) options.envPairs = [];
+  else validateArray(options.envPairs, 'options.envPairs');
+  options.envPairs.push(...variables);
+  return undefined;
+}
+
+function environmentBlock(options) {
+  return Array.isArray(options.envPairs) ? toBlock(options.envPairs) : null;
+}
+
+/** Has the process started; returns 0 or a negative errno, with the parent's ends of the pipes in `slots`. */
+function start(child, options, slots, extraEnv) {
+  requireChildPermission(options.file);
+  if (slots === null) return EINVAL;
+  const argv = toBlock(child.spawnargs);
+  return child._handle.spawn(options, argv, environmentBlock(options), slots, extraEnv);
+}
+
+/** Makes the parent's streams from the descriptors the native side returned. */
+function openStreams(child, entries, slots) {
+  const streams = [];
+  for (let i = 0; i < entries.length; i++) {
+    const entry = entries[i];
+    let stream = null;
+    if (entry.ipc === true) {
+      child._closesNeeded++;
+    } else if (entry.type === 'wrap') {
+      giveAway(entry);
+    } else if (entry.type === 'pipe' || entry.type === 'overlapped') {
+      stream = parentStream(slots[i], i);
+      if (i > 0) {
+        child._closesNeeded++;
+        stream.on('close', () => maybeClose(child));
+      }
+    }
+    streams.push(stream);
+  }
+  child.stdin = streams[0];
+  child.stdout = streams[1];
+  child.stderr = streams[2];
+  child.stdio = streams;
+}
+
+function publishError(child, errno) {
+  if (!tracing.error.hasSubscribers) return;
+  tracing.error.publish({ process: child, error: errnoException(errno, 'spawn') });
+}
+
+ChildProcess.prototype.spawn = function spawn(options) {
+  validateObject(options, 'options');
+  const { entries, ipcFd } = parseStdio(options.stdio || 'pipe', false);
+  options.stdio = entries;
+  validateOneOf(options.serialization, 'options.serialization', SERIALIZATIONS);
+  const serialization = options.serialization || 'json';
+  const extraEnv = ipcFd === -1 ? undefined : announceChannel(options, ipcFd, serialization);
+
+  validateString(options.file, 'options.file');
+  this.spawnfile = options.file;
+  if (options.args === undefined) {
+    this.spawnargs = [];
+  } else {
+    validateArray(options.args, 'options.args');
+    this.spawnargs = options.args;
+  }
+
+  if (tracing.start.hasSubscribers) tracing.start.publish({ process: this, options });
+
+  const slots = toSlots(entries);
+  const errno = start(this, options, slots, extraEnv);
+  if (errno === 0) {
+    if (tracing.end.hasSubscribers) tracing.end.publish({ process: this });
+    process.nextTick(emitSpawn, this);
+  } else {
+    publishError(this, errno);
+    if (!isReportedLater(errno)) {
+      this._handle = null;
+      throw errnoException(errno, 'spawn');
+    }
+    process.nextTick(reportFailure, this, errno);
+    // Without descriptors there are no pipes to make streams of.
+    if (errno === EMFILE || errno === ENFILE) return errno;
+  }
+
+  this.pid = this._handle.pid;
+  const channelFd = ipcFd === -1 ? -1 : slots[entries.findIndex((entry) => entry.ipc === true)];
+  openStreams(this, entries, slots);
+  if (channelFd !== -1) openChannel(this, channelFd, serialization);
+  return errno;
+};
+
+function openChannel(child, fd, serialization) {
+  const { setupChannel } = require('../ipc');
+  setupChannel(child, fd, serialization, { onClose: () => maybeClose(child) });
+}
+
+ChildProcess.prototype.kill = function kill(sig) {
+  const signal = sig === 0 ? sig : signalNumber(sig === undefined ? 'SIGTERM' : sig);
+  if (!this._handle) return false;
+
+  const errno = this._handle.kill(signal);
+  if (errno === 0) {
+    this.killed = true;
+    return true;
+  }
+  if (errno === EINVAL || errno === ENOSYS) throw errnoException(errno, 'kill');
+  if (errno !== ESRCH) this.emit('error', errnoException(errno, 'kill'));
+  return false;
+};
+
+ChildProcess.prototype.ref = function ref() {
+  if (this._handle) this._handle.ref();
+};
+
+ChildProcess.prototype.unref = function unref() {
+  if (this._handle) this._handle.unref();
+};
+
+ChildProcess.prototype[stock.dispose] = function () {
+  if (!this.killed) this.kill();
+};
+
+module.exports = { ChildProcess, inheritEnv, tracing };

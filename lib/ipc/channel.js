@@ -1,0 +1,322 @@
+'use strict';
+
+// One end of an IPC channel on the JavaScript side: send() and disconnect() and their states, and
+// which event each arriving message becomes. Queueing, framing and acknowledgement are the
+// addon's; what handles turn into is handles.js.
+
+const { deprecate } = require('node:util');
+const { NativeChannel, FULL } = require('./native_channel');
+const { Control } = require('./control');
+const { isInternal } = require('./internal_message');
+const { kinds, kindOf } = require('./handles');
+const { adoptDescriptor, nativeHandleType } = require('./native_handle');
+const codecs = require('./serialization');
+const binding = require('../binding');
+const { hasDeprecatedChannel } = require('../node_version');
+const { validateObject } = require('../validators');
+const {
+  ERR_BROOD_IPC_PROTOCOL,
+  ERR_INVALID_ARG_TYPE,
+  ERR_INVALID_HANDLE_TYPE,
+  ERR_IPC_CHANNEL_CLOSED,
+  ERR_IPC_DISCONNECTED,
+  ERR_MISSING_ARGS,
+  errnoException,
+} = require('../errors');
+
+const SENDABLE = ['string', 'object', 'number', 'boolean'];
+const QUIETLY = { swallowErrors: true };
+
+class Channel {
+  // disconnect() has three states. 'open'; 'closing': requested, but messages are held behind an
+  // unacknowledged handle, so `channel` is set and `connected` false; 'closed': both are gone.
+  #state = 'open';
+  #finishing = false;
+  #parked = [];
+  #onClose;
+
+  constructor(target, native, onClose) {
+    this.target = target;
+    this.native = native;
+    this.sockets = native.sockets;
+    this.control = new Control(native);
+    this.#onClose = onClose;
+    native.onmessages = (...batch) => this.#receive(...batch);
+    native.onend = () => this.#end();
+    native.onbroken = (why) => this.cutOff(why);
+    native.onhandleLost = warnHandleLost;
+    native.onreleased = () => this.#released();
+    native.ondrained = () => target.emit('drain');
+    native.onerror = (error) => this.#fail(error);
+    native.onclosed = () => native.failCompletions(() => new ERR_IPC_CHANNEL_CLOSED());
+  }
+
+  // Node's public send(): may be called in any state.
+  send(message, handle, options, callback) {
+    if (typeof handle === 'function') {
+      [handle, options, callback] = [undefined, undefined, handle];
+    } else if (typeof options === 'function') {
+      [options, callback] = [undefined, options];
+    } else if (options !== undefined) {
+      validateObject(options, 'options');
+    }
+    if (this.target.connected) return this.target._send(message, handle, options, callback);
+    this.#fail(new ERR_IPC_CHANNEL_CLOSED(), callback);
+    return false;
+  }
+
+  // Sends while the channel exists, also after disconnect() was requested. Returns whether the
+  // caller may go on sending.
+  write(message, handle, options, callback) {
+    checkMessage(message);
+    options ??= {};
+    if (!handle) return this.#dispatch(message, -1, options, callback);
+    const wrapped = { cmd: 'NODE_HANDLE', type: kindOf(handle), msg: message };
+    const kind = kinds[wrapped.type];
+    const native = kind.detach(this, wrapped, handle, options);
+    // Sent before, or closed already: the message goes alone.
+    if (!native) return this.#dispatch(message, -1, options, callback);
+    try {
+      return this.#dispatch(wrapped, descriptorOf(native), options, callback);
+    } finally {
+      // The addon has its own duplicate by now, or the sending has failed for good.
+      if (kind.closesSource && !options.keepOpen) native.close();
+    }
+  }
+
+  #dispatch(message, fd, options, callback) {
+    const reply = message?.cmd === 'NODE_HANDLE_ACK' || message?.cmd === 'NODE_HANDLE_NACK';
+    const status = this.native.send(message, fd, reply, callback);
+    if (status >= 0) return (status & FULL) === 0;
+    if (!options.swallowErrors) this.#fail(errnoException(status, 'write'), callback);
+    return true;
+  }
+
+  #fail(error, callback) {
+    if (typeof callback === 'function') process.nextTick(callback, error);
+    else process.nextTick(() => this.target.emit('error', error));
+  }
+
+  disconnect() {
+    const { target } = this;
+    if (!target.connected) {
+      target.emit('error', new ERR_IPC_DISCONNECTED());
+      return;
+    }
+    target.connected = false;
+    this.#state = 'closing';
+    if (binding.channelIdle(this.native.id)) target._disconnect();
+  }
+
+  #released() {
+    if (this.#state === 'closing') this.target._disconnect();
+  }
+
+  // The channel is gone for the user from here on; what is queued is still written. A message
+  // that has arrived in part is waited for.
+  close() {
+    if (this.#state === 'closed') return;
+    this.#state = 'closed';
+    this.target.connected = false;
+    this.target.channel = null;
+    if (binding.channelReceiving(this.native.id)) this.#finishing = true;
+    else process.nextTick(() => this.#finish());
+  }
+
+  #finish() {
+    this.#finishing = false;
+    if (this.#onClose === null) return;
+    const onClose = this.#onClose;
+    this.#onClose = null;
+    this.native.shutdown();
+    this.target.emit('disconnect');
+    onClose?.();
+  }
+
+  // The peer has closed its end.
+  #end() {
+    this.close();
+    if (this.#finishing) this.#finish();
+  }
+
+  // The peer does not keep to the protocol: nothing it says is trusted any more.
+  cutOff(why) {
+    if (this.#state === 'closed' && !this.#finishing) return;
+    const error = new ERR_BROOD_IPC_PROTOCOL(why);
+    this.#state = 'closed';
+    this.#finishing = false;
+    this.target.connected = false;
+    this.target.channel = null;
+    this.native.readStop();
+    process.nextTick(() => {
+      if (this.target.listenerCount('error') > 0) this.target.emit('error', error);
+      else process.emitWarning(error);
+      this.#finish();
+    });
+  }
+
+  #receive(batch, count, handles, ranges) {
+    const { id, codec } = this.native;
+    const { messages, error } = codec.decode(id, batch, count, ranges);
+    let nextHandle = 0;
+    for (let index = 0; index < messages.length; index++) {
+      const message = messages[index];
+      let native;
+      if (handles !== undefined && handles[nextHandle] === index) {
+        const fd = handles[nextHandle + 1];
+        native = fd < 0 ? null : adoptDescriptor(fd);
+        nextHandle += 2;
+      }
+      this.#deliver(message, native);
+    }
+    if (error !== undefined) {
+      closeDescriptors(handles, nextHandle);
+      this.cutOff(`a message could not be decoded: ${error.message}`);
+    } else if (this.#finishing && !binding.channelReceiving(id)) {
+      this.#finish();
+    }
+  }
+
+  #deliver(message, handle) {
+    if (this.#state === 'closed' && !this.#finishing) {
+      handle?.close();
+      return;
+    }
+    process.nextTick(emitMessage, this, message, handle, isInternal(message));
+  }
+
+  // In the tick after its arrival a message becomes an event.
+  emit(message, handle, internal) {
+    const { target } = this;
+    if (internal) {
+      if (message.cmd === 'NODE_HANDLE') this.#acceptHandle(message, handle);
+      target.emit('internalMessage', message, handle);
+    } else if (target.listenerCount('message') > 0) {
+      target.emit('message', message, handle);
+    } else {
+      this.park(message, handle);
+    }
+  }
+
+  // Messages that came before anybody listened are kept for the first listener.
+  park(message, handle) {
+    this.#parked.push([message, handle]);
+  }
+
+  flushParked() {
+    if (this.#parked.length === 0 || this.target.listenerCount('message') === 0) return;
+    for (const [message, handle] of this.#parked.splice(0)) {
+      this.target.emit('message', message, handle);
+    }
+  }
+
+  #acceptHandle(message, native) {
+    const kind = Object.hasOwn(kinds, message.type) ? kinds[message.type] : undefined;
+    if (kind === undefined || message.msg === undefined) {
+      native?.close();
+      this.cutOff('a NODE_HANDLE message names no known type of handle or carries no message');
+      return;
+    }
+    if (!native) {
+      // The descriptor was lost on the way (MSG_CTRUNC: we are out of descriptors): ask again.
+      this.#reply({ cmd: 'NODE_HANDLE_NACK' });
+      return;
+    }
+    this.#reply({ cmd: 'NODE_HANDLE_ACK' });
+    const datagram = nativeHandleType(native) === 'udp';
+    if (datagram !== message.type.startsWith('dgram.')) {
+      native.close();
+      this.cutOff(`a descriptor sent as ${message.type} is another kind of socket`);
+      return;
+    }
+    const { msg } = message;
+    kind.revive(this, message, native, (handle) => this.#deliver(msg, handle));
+  }
+
+  #reply(message) {
+    if (this.#state !== 'closed') this.target._send(message, null, QUIETLY);
+  }
+}
+
+function emitMessage(channel, message, handle, internal) {
+  channel.emit(message, handle, internal);
+}
+
+function checkMessage(message) {
+  if (message === undefined) throw new ERR_MISSING_ARGS('message');
+  if (!SENDABLE.includes(typeof message)) {
+    throw new ERR_INVALID_ARG_TYPE('message', SENDABLE, message);
+  }
+}
+
+function descriptorOf(native) {
+  if (!(native.fd >= 0)) throw new ERR_INVALID_HANDLE_TYPE();
+  return native.fd;
+}
+
+function closeDescriptors(handles, from) {
+  for (let i = from + 1; handles !== undefined && i < handles.length; i += 2) {
+    if (handles[i] >= 0) binding.closeDescriptor(handles[i]);
+  }
+}
+
+function warnHandleLost() {
+  process.emitWarning(
+    'Handle did not reach the receiving process correctly',
+    'SentHandleNotReceivedWarning',
+  );
+}
+
+const deprecatedChannel = {
+  configurable: true,
+  enumerable: false,
+  get: deprecate(
+    function () {
+      return this.channel;
+    },
+    '_channel is deprecated. Use ChildProcess.channel instead.',
+    'DEP0129',
+  ),
+  set: deprecate(
+    function (value) {
+      this.channel = value;
+    },
+    '_channel is deprecated. Use ChildProcess.channel instead.',
+    'DEP0129',
+  ),
+};
+
+// Makes `target` (a ChildProcess, or `process` in a child) one end of the channel behind `fd`,
+// whose ownership passes to the channel. `options.onClose` is called once, when it has ended.
+function setupChannel(target, fd, serialization, options = {}) {
+  const codec = codecs[serialization];
+  const native = new NativeChannel(fd, codec, options);
+  const channel = new Channel(target, native, options.onClose);
+  target.channel = channel.control;
+  target.connected = true;
+  target.send = function send(message, handle, sendOptions, callback) {
+    return channel.send(message, handle, sendOptions, callback);
+  };
+  target._send = function _send(message, handle, sendOptions, callback) {
+    // Node's older signature: a boolean stood for swallowErrors.
+    if (typeof sendOptions === 'boolean') sendOptions = { swallowErrors: sendOptions };
+    return channel.write(message, handle, sendOptions, callback);
+  };
+  target.sendAsync = function sendAsync(message, handle, sendOptions) {
+    return new Promise((resolve, reject) => {
+      this.send(message, handle, sendOptions, (error) => (error ? reject(error) : resolve()));
+    });
+  };
+  target.disconnect = function disconnect() {
+    channel.disconnect();
+  };
+  target._disconnect = function _disconnect() {
+    channel.close();
+  };
+  if (hasDeprecatedChannel) Object.defineProperty(target, '_channel', deprecatedChannel);
+  target.on('newListener', () => process.nextTick(() => channel.flushParked()));
+  native.readStart();
+  return channel;
+}
+
+module.exports = { setupChannel };

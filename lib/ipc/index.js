@@ -1,0 +1,8 @@
+'use strict';
+
+// What the rest of lib/ uses of inter-process communication.
+
+const { setupChannel } = require('./channel');
+const { nativeHandleType } = require('./native_handle');
+
+module.exports = { setupChannel, nativeHandleType };

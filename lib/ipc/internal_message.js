@@ -1,0 +1,18 @@
+'use strict';
+
+// Which messages belong to Node itself: an object whose `cmd` is a string that starts with, and is
+// longer than, NODE_. They are emitted as 'internalMessage' and never as 'message'.
+
+const PREFIX = 'NODE_';
+
+function isInternal(message) {
+  return (
+    message !== null &&
+    typeof message === 'object' &&
+    typeof message.cmd === 'string' &&
+    message.cmd.length > PREFIX.length &&
+    message.cmd.startsWith(PREFIX)
+  );
+}
+
+module.exports = { isInternal };

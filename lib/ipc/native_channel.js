@@ -1,0 +1,144 @@
+'use strict';
+
+// One channel of the addon as an object: what `channel` code in this folder holds instead of a
+// number. Sends gather within a turn of the event loop; completions come back in order.
+
+const binding = require('../binding');
+const { errnoException } = require('../errors');
+
+// Flags of channelSend.
+const GATHER = 1;
+const REPLY = 2;
+const NOTIFY = 4;
+
+// Bits of channelSend's result; the message's number stands above them.
+const PENDING = 1;
+const FULL = 2;
+const SEQUENCE = 4;
+
+// Events of a channel, numbered as in src/binding/channel.rs.
+const EVENTS = [
+  'onend',
+  'onbroken',
+  'oncompleted',
+  'onhandleLost',
+  'onreleased',
+  'ondrained',
+  'onclosed',
+  'onsendFailed',
+];
+
+binding.setChannelCallbacks(
+  function onMessages(batch, count, handles, ranges) {
+    this.onmessages(batch, count, handles, ranges);
+  },
+  function onEvent(kind, detail, errno) {
+    this[EVENTS[kind]](detail, errno);
+  },
+);
+
+function endTurn(native) {
+  native.turnOpen = false;
+  if (native.gathered) native.flush();
+}
+
+class NativeChannel {
+  // `received` are bytes of the stream that somebody else has read before, if any.
+  constructor(fd, codec, { maxMessageSize = 0, received }) {
+    this.fd = fd;
+    this.codec = codec;
+    this.sockets = { got: Object.create(null), send: Object.create(null) };
+    this.turnOpen = false;
+    this.gathered = false;
+    this.completions = [];
+    this.onmessages = null;
+    this.onend = null;
+    this.onbroken = null;
+    this.onhandleLost = null;
+    this.onreleased = null;
+    this.ondrained = null;
+    this.onclosed = null;
+    this.onerror = null;
+    this.id = binding.channelOpen(this, fd, codec.advanced, maxMessageSize);
+    if (this.id < 0) throw errnoException(this.id, 'open');
+    if (received?.length > 0) binding.channelFeed(this.id, received);
+  }
+
+  // Sends one message. `fd` is a descriptor to go with it or -1 (the addon duplicates it);
+  // `reply` marks the acknowledgements that may overtake held messages. Returns the addon's
+  // status; `onsent(error)` is called once the bytes are the kernel's.
+  send(message, fd, reply, onsent) {
+    let flags = typeof onsent === 'function' ? NOTIFY : 0;
+    if (reply) {
+      flags = REPLY;
+    } else if (this.turnOpen) {
+      flags |= GATHER;
+      this.gathered = true;
+    } else {
+      this.turnOpen = true;
+      process.nextTick(endTurn, this);
+    }
+    const status = this.codec.send(this.id, message, fd, flags);
+    if (status < 0) return status;
+    if (typeof onsent !== 'function' || reply) return status;
+    if (status & PENDING) {
+      this.completions.push({ sequence: Math.floor(status / SEQUENCE), onsent });
+    } else {
+      process.nextTick(onsent, null);
+    }
+    return status;
+  }
+
+  flush() {
+    this.gathered = false;
+    if (this.id !== 0) this.oncompleted(binding.channelFlush(this.id));
+  }
+
+  oncompleted(upTo) {
+    const { completions } = this;
+    let done = 0;
+    while (done < completions.length && completions[done].sequence <= upTo) done++;
+    if (done === 0) return;
+    for (const { onsent } of completions.splice(0, done)) process.nextTick(onsent, null);
+  }
+
+  // The kernel refused the descriptor of one message; the channel goes on.
+  onsendFailed(sequence, errno) {
+    const index = this.completions.findIndex((entry) => entry.sequence === sequence);
+    const error = errnoException(errno, 'write');
+    if (index < 0) this.onerror(error);
+    else process.nextTick(this.completions.splice(index, 1)[0].onsent, error);
+  }
+
+  // Calls every callback that still waits with the error `why()` makes.
+  failCompletions(why) {
+    for (const { onsent } of this.completions.splice(0)) process.nextTick(onsent, why());
+  }
+
+  ref() {
+    if (this.id !== 0) binding.channelRef(this.id, true);
+  }
+
+  unref() {
+    if (this.id !== 0) binding.channelRef(this.id, false);
+  }
+
+  readStart() {
+    if (this.id !== 0) binding.channelRead(this.id, true);
+  }
+
+  readStop() {
+    if (this.id !== 0) binding.channelRead(this.id, false);
+  }
+
+  // Stops receiving. What is still queued is written first, in the background; onclosed() follows.
+  shutdown() {
+    if (this.id === 0) return;
+    this.flush();
+    const lingers = binding.channelShutdown(this.id);
+    this.id = 0;
+    if (!lingers) this.onclosed();
+  }
+}
+
+module.exports = { NativeChannel, FULL };

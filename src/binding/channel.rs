@@ -1,0 +1,594 @@
+//! IPC channels for JavaScript: a number stands for each, its descriptor is watched on the loop
+//! thread, and what arrives is handed over in one call. Queueing, framing and acknowledgement are
+//! `ipc`'s; which event a message becomes is `lib/ipc`'s.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, IntoRawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use napi::sys::{napi_callback_info, napi_env, napi_value};
+use nix::errno::Errno;
+
+use super::Function;
+use super::callback::Target;
+use super::environment::{Callbacks, Environment};
+use super::value;
+use crate::ipc::shared::{self, SharedChannel};
+use crate::ipc::{
+    Batch, Channel, ChannelEvent, FlushState, Framing, HandleSlot, Limits, Progress, ReadEnd,
+    SendMode, UnixTransport,
+};
+use crate::sys::descriptor;
+use crate::uv::{Poll, Readiness};
+
+/// What this file adds to the addon's exports.
+pub const FUNCTIONS: &[Function] = &[
+    ("setChannelCallbacks", Some(set_callbacks)),
+    ("channelOpen", Some(open)),
+    ("channelFeed", Some(feed)),
+    ("channelSend", Some(send_text)),
+    ("channelSendBytes", Some(send_bytes)),
+    ("channelFlush", Some(flush)),
+    ("channelRef", Some(set_ref)),
+    ("channelRead", Some(set_reading)),
+    ("channelIdle", Some(is_idle)),
+    ("channelReceiving", Some(is_receiving)),
+    ("channelLines", Some(lines)),
+    ("channelShutdown", Some(shutdown)),
+];
+
+/// Bytes read for one readiness event; what is left waits for the next turn, so that a flooding
+/// peer cannot starve the loop.
+const READ_BUDGET: usize = 1 << 20;
+
+/// Node's `send()` asks for a pause once this much is queued: two reads of 64 KiB.
+const HIGH_WATER: usize = 2 * 65536;
+
+/// Flags of a send.
+const GATHER: i32 = 1;
+const REPLY: i32 = 2;
+const NOTIFY: i32 = 4;
+
+/// Bits of a send's result; the message's number stands above them.
+const PENDING: u64 = 1;
+const FULL: u64 = 2;
+const SEQUENCE: u64 = 4;
+
+/// What `onEvent` reports; the numbers are known to `lib/ipc/native_channel.js`.
+#[derive(Clone, Copy)]
+enum Event {
+    End = 0,
+    Broken = 1,
+    Completed = 2,
+    HandleLost = 3,
+    Released = 4,
+    Drained = 5,
+    Closed = 6,
+    SendFailed = 7,
+}
+
+/// The channels of one environment.
+#[derive(Default)]
+pub struct Channels {
+    next_id: Cell<u32>,
+    open: RefCell<HashMap<u32, Rc<Entry>>>,
+}
+
+/// One channel as its environment sees it.
+struct Entry {
+    id: u32,
+    shared: Arc<SharedChannel>,
+    poll: RefCell<Option<Poll>>,
+    target: Target,
+    interest: Cell<(bool, bool)>,
+    reading: Cell<bool>,
+    referenced: Cell<bool>,
+    /// `shutdown` was called: nothing is read any more, the channel ends with its queue.
+    lingering: Cell<bool>,
+    /// `send` has asked for a pause that `Drained` will end.
+    full: Cell<bool>,
+    /// A handle is unacknowledged or messages are held behind one.
+    holding: Cell<bool>,
+    /// The highest number a callback waits for, and the highest reported.
+    wanted: Cell<u64>,
+    reported: Cell<u64>,
+    /// The batch JavaScript is looking at.
+    batch: RefCell<Option<Batch>>,
+}
+
+impl Channels {
+    fn get(&self, id: u32) -> Option<Rc<Entry>> {
+        self.open.borrow().get(&id).cloned()
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// Ends every channel: what is queued is written within the exit bound.
+    pub fn close_all(&self) {
+        let entries: Vec<_> = self
+            .open
+            .borrow_mut()
+            .drain()
+            .map(|(_, entry)| entry)
+            .collect();
+        let deadline = Instant::now() + shared::EXIT_BOUND;
+        let mut dropped = 0;
+        for entry in entries {
+            entry.poll.borrow_mut().take();
+            dropped += entry.shared.lock().drain_on_exit(deadline);
+        }
+        shared::report_dropped(dropped);
+    }
+}
+
+impl Entry {
+    /// Brings what is watched, and whether it keeps the loop alive, in line with the state:
+    /// unwritten bytes keep it alive even after `unref()`.
+    fn update(&self, channel: &Channel<UnixTransport>) {
+        let poll = self.poll.borrow();
+        let Some(poll) = poll.as_ref() else { return };
+        let unwritten = channel.unwritten_messages() > 0;
+        poll.set_ref(self.referenced.get() || unwritten);
+        let interest = (self.reading.get(), channel.wants_writable());
+        if self.interest.replace(interest) != interest {
+            poll.watch(interest.0, interest.1);
+        }
+    }
+
+    fn report(&self, environment: &Environment, event: Event, number: u64, errno: i32) {
+        self.tell(
+            environment,
+            event,
+            |env| value::number(env, number as f64),
+            errno,
+        );
+    }
+
+    fn tell(
+        &self,
+        environment: &Environment,
+        event: Event,
+        detail: impl FnOnce(napi_env) -> napi_value,
+        errno: i32,
+    ) {
+        self.target
+            .call(environment.callback(Callbacks::ChannelEvent), |env| {
+                Some([
+                    value::integer(env, event as i32),
+                    detail(env),
+                    value::integer(env, errno),
+                ])
+            });
+    }
+
+    /// Tells JavaScript what a flush or an acknowledgement has changed, and ends a lingering
+    /// channel that has nothing left to write.
+    fn settle(&self, environment: &Environment) {
+        let (events, completed, unwritten, holding, broken) = {
+            let mut channel = self.shared.lock();
+            let events: Vec<_> = std::iter::from_fn(|| channel.next_event()).collect();
+            self.update(&channel);
+            let holding = channel.awaits_ack() || channel.held_messages() > 0;
+            (
+                events,
+                channel.completed(),
+                channel.unwritten_messages(),
+                holding,
+                channel.broken().is_some(),
+            )
+        };
+        for event in events {
+            match event {
+                ChannelEvent::HandleAcknowledged { .. } => {}
+                ChannelEvent::HandleNotReceived { sequence } => {
+                    self.report(environment, Event::HandleLost, sequence, 0);
+                }
+                ChannelEvent::SendFailed { sequence, errno } => {
+                    self.report(environment, Event::SendFailed, sequence, -(errno as i32));
+                }
+            }
+        }
+        if self.reported.get() < self.wanted.get() && completed > self.reported.get() {
+            self.reported.set(completed);
+            self.report(environment, Event::Completed, completed, 0);
+        }
+        if self.holding.replace(holding) && !holding {
+            self.report(environment, Event::Released, 0, 0);
+        }
+        if unwritten == 0 && self.full.replace(false) {
+            self.report(environment, Event::Drained, 0, 0);
+        }
+        if self.lingering.get() && (unwritten == 0 || broken) && self.close(environment) {
+            self.report(environment, Event::Closed, 0, 0);
+        }
+    }
+
+    /// Forgets the channel; its descriptor is closed with the last reference. Says whether it
+    /// was open.
+    fn close(&self, environment: &Environment) -> bool {
+        self.poll.borrow_mut().take();
+        environment
+            .channels()
+            .open
+            .borrow_mut()
+            .remove(&self.id)
+            .is_some()
+    }
+
+    fn on_ready(self: &Rc<Self>, environment: &Environment, ready: Readiness) {
+        if ready.failed {
+            // libuv has stopped the handle; what is there is read to the end below.
+            self.interest.set((false, false));
+        }
+        if ready.writable || ready.failed {
+            self.shared.lock().flush();
+        }
+        if self.reading.get() && (ready.readable || ready.failed) {
+            self.receive(environment, ready.failed);
+        }
+        self.settle(environment);
+    }
+
+    /// Reads what is there and hands it to JavaScript; after a failed poll until the end, for
+    /// there will be no further event.
+    fn receive(self: &Rc<Self>, environment: &Environment, to_the_end: bool) {
+        loop {
+            let batch = self.shared.lock().receive(READ_BUDGET);
+            let end = batch.end();
+            if batch.is_empty() {
+                self.shared.lock().recycle(batch);
+            } else {
+                self.deliver(environment, batch);
+            }
+            match end {
+                ReadEnd::Closed => {
+                    self.stop_reading();
+                    return self.report(environment, Event::End, 0, 0);
+                }
+                ReadEnd::Failed(error) => {
+                    self.stop_reading();
+                    let text = error.to_string();
+                    let detail = |env| value::string(env, text.as_bytes(), false);
+                    return self.tell(environment, Event::Broken, detail, 0);
+                }
+                ReadEnd::Budget if to_the_end && self.reading.get() => {}
+                ReadEnd::Budget | ReadEnd::Drained => return,
+            }
+        }
+    }
+
+    fn stop_reading(&self) {
+        self.reading.set(false);
+        self.update(&self.shared.lock());
+    }
+
+    fn deliver(&self, environment: &Environment, mut batch: Batch) {
+        let handles = batch.take_handles();
+        *self.batch.borrow_mut() = Some(batch);
+        self.target
+            .call(environment.callback(Callbacks::ChannelMessages), |env| {
+                let batch = self.batch.borrow();
+                let batch = batch.as_ref()?;
+                let framing = self.shared.lock().framing();
+                let (payload, ranges) = match framing {
+                    Framing::JsonLines => {
+                        let text = value::string(env, batch.json_array(), batch.is_ascii());
+                        (text, value::undefined(env))
+                    }
+                    Framing::Advanced => (
+                        value::buffer_copy(env, batch.region()),
+                        ranges_of(env, batch),
+                    ),
+                };
+                let count = value::integer(env, batch.len() as i32);
+                Some([payload, count, handles_array(env, handles), ranges])
+            });
+        let batch = self.batch.borrow_mut().take();
+        if let Some(batch) = batch {
+            self.shared.lock().recycle(batch);
+        }
+    }
+}
+
+/// `[index, descriptor, …]` in ascending order, -1 for a descriptor that did not arrive;
+/// `undefined` when no message carries one. The descriptors are JavaScript's from here on.
+fn handles_array(env: napi_env, handles: Vec<(usize, HandleSlot)>) -> napi_value {
+    if handles.is_empty() {
+        return value::undefined(env);
+    }
+    let numbers = handles.into_iter().flat_map(|(index, slot)| {
+        let fd = match slot {
+            HandleSlot::Received(fd) => fd.into_raw_fd(),
+            HandleSlot::Missing => -1,
+        };
+        [value::integer(env, index as i32), value::integer(env, fd)]
+    });
+    value::array(env, numbers)
+}
+
+/// `[start, end, …]` of each message in the batch's region.
+fn ranges_of(env: napi_env, batch: &Batch) -> napi_value {
+    let numbers = (0..batch.len()).flat_map(|index| {
+        let range = batch.range(index);
+        [
+            value::number(env, range.start as f64),
+            value::number(env, range.end as f64),
+        ]
+    });
+    value::array(env, numbers)
+}
+
+/// The environment and the channel a call is about: its first argument.
+fn entry_of(env: napi_env, id: napi_value) -> Option<(Rc<Environment>, Rc<Entry>)> {
+    let environment = Environment::of(env)?;
+    let entry = environment.channels().get(value::get_i32(env, id) as u32)?;
+    Some((environment, entry))
+}
+
+unsafe extern "C" fn set_callbacks(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [messages, event] = value::arguments(env, info);
+    if let Some(environment) = Environment::of(env) {
+        environment.set_callback(Callbacks::ChannelMessages, messages);
+        environment.set_callback(Callbacks::ChannelEvent, event);
+    }
+    value::undefined(env)
+}
+
+unsafe extern "C" fn open(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [owner, fd, advanced, max_message] = value::arguments(env, info);
+    let fd = value::get_i32(env, fd);
+    let framing = if value::get_bool(env, advanced) {
+        Framing::Advanced
+    } else {
+        Framing::JsonLines
+    };
+    let max_message = value::get_f64(env, max_message);
+    match open_channel(env, owner, fd, framing, max_message) {
+        Ok(id) => value::integer(env, id as i32),
+        Err(errno) => value::failure(env, errno),
+    }
+}
+
+fn open_channel(
+    env: napi_env,
+    owner: napi_value,
+    fd: i32,
+    framing: Framing,
+    max_message: f64,
+) -> Result<u32, Errno> {
+    let environment = Environment::of(env).ok_or(Errno::EINVAL)?;
+    let socket = descriptor::take(fd)?;
+    let mut limits = Limits::default();
+    if max_message > 0.0 {
+        limits.max_message = max_message as usize;
+    }
+    let channel = Channel::with_limits(UnixTransport::new(socket), framing, limits);
+    let shared = SharedChannel::new(channel);
+    let target = Target::new(env, owner, "PIPEWRAP").map_err(|_| Errno::ENOMEM)?;
+    let channels = environment.channels();
+    let id = channels.next_id.get() + 1;
+    channels.next_id.set(id);
+    let entry = Rc::new(Entry {
+        id,
+        shared,
+        poll: RefCell::new(None),
+        target,
+        interest: Cell::new((false, false)),
+        reading: Cell::new(false),
+        referenced: Cell::new(true),
+        lingering: Cell::new(false),
+        full: Cell::new(false),
+        holding: Cell::new(false),
+        wanted: Cell::new(0),
+        reported: Cell::new(0),
+        batch: RefCell::new(None),
+    });
+    let weak = Rc::downgrade(&entry);
+    let home = Rc::downgrade(&environment);
+    let poll = {
+        let channel = entry.shared.lock();
+        Poll::new(
+            environment.event_loop(),
+            channel.transport().as_fd(),
+            move |ready| {
+                if let (Some(entry), Some(environment)) = (weak.upgrade(), home.upgrade())
+                    && !environment.is_ending()
+                {
+                    entry.on_ready(&environment, ready);
+                }
+            },
+        )?
+    };
+    *entry.poll.borrow_mut() = Some(poll);
+    channels.open.borrow_mut().insert(id, entry);
+    Ok(id)
+}
+
+unsafe extern "C" fn feed(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, bytes] = value::arguments(env, info);
+    // SAFETY: no JavaScript runs before the bytes are copied.
+    let bytes = unsafe { value::view_bytes(env, bytes) };
+    if let (Some((_, entry)), Some(bytes)) = (entry_of(env, id), bytes) {
+        entry.shared.lock().adopt_unread(bytes);
+    }
+    value::undefined(env)
+}
+
+unsafe extern "C" fn send_text(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, text, fd, flags] = value::arguments(env, info);
+    let write = |channel: &mut Channel<UnixTransport>| {
+        let room = channel.reserve(value::string_bound(env, text));
+        value::write_string(env, text, room)
+    };
+    send(env, id, fd, flags, write)
+}
+
+unsafe extern "C" fn send_bytes(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, bytes, fd, flags] = value::arguments(env, info);
+    // SAFETY: no JavaScript runs before the bytes are copied.
+    let bytes = unsafe { value::view_bytes(env, bytes) }.unwrap_or_default();
+    let write = |channel: &mut Channel<UnixTransport>| {
+        channel.reserve(bytes.len()).copy_from_slice(bytes);
+        bytes.len()
+    };
+    send(env, id, fd, flags, write)
+}
+
+/// Sends what `write` puts into the queue. Returns a negative errno or the state bits.
+fn send(
+    env: napi_env,
+    id: napi_value,
+    fd: napi_value,
+    flags: napi_value,
+    write: impl FnOnce(&mut Channel<UnixTransport>) -> usize,
+) -> napi_value {
+    let Some((_, entry)) = entry_of(env, id) else {
+        return value::failure(env, Errno::EPIPE);
+    };
+    let fd = value::get_i32(env, fd);
+    let handle = match if fd < 0 {
+        Ok(None)
+    } else {
+        descriptor::duplicate(fd).map(Some)
+    } {
+        Ok(handle) => handle,
+        Err(errno) => return value::failure(env, errno),
+    };
+    let flags = value::get_i32(env, flags);
+    let mode = if flags & GATHER == 0 {
+        SendMode::WriteNow
+    } else {
+        SendMode::Gather
+    };
+    let mut channel = entry.shared.lock();
+    let length = write(&mut channel);
+    if flags & REPLY != 0 {
+        let result = channel.commit_unqueued(length);
+        entry.update(&channel);
+        return value::integer(env, result.err().map_or(0, |errno| -(errno as i32)));
+    }
+    let status = match channel.commit(length, handle, mode) {
+        Ok(status) => status,
+        Err(errno) => return value::failure(env, errno),
+    };
+    entry
+        .holding
+        .set(channel.awaits_ack() || channel.held_messages() > 0);
+    if status.progress != Progress::Gathered {
+        entry.update(&channel);
+    }
+    drop(channel);
+    let mut result = status.sequence * SEQUENCE;
+    if status.progress != Progress::Written {
+        result |= PENDING;
+        if flags & NOTIFY != 0 {
+            entry.wanted.set(status.sequence);
+        }
+    }
+    if is_full(&status) {
+        result |= FULL;
+        entry.full.set(true);
+    }
+    if status.progress == Progress::Gathered {
+        entry.shared.watch();
+    }
+    value::number(env, result as f64)
+}
+
+/// Whether Node's `send()` would return false.
+fn is_full(status: &crate::ipc::SendStatus) -> bool {
+    match status.progress {
+        Progress::Held => status.held_messages != 1,
+        _ => status.queued_bytes >= HIGH_WATER,
+    }
+}
+
+/// Writes what is gathered. Returns the number of the last message written.
+unsafe extern "C" fn flush(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id] = value::arguments(env, info);
+    let Some((_, entry)) = entry_of(env, id) else {
+        return value::integer(env, 0);
+    };
+    let mut channel = entry.shared.lock();
+    channel.flush();
+    entry.update(&channel);
+    let completed = channel.completed();
+    entry.reported.set(completed);
+    value::number(env, completed as f64)
+}
+
+unsafe extern "C" fn set_ref(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, referenced] = value::arguments(env, info);
+    if let Some((_, entry)) = entry_of(env, id) {
+        entry.referenced.set(value::get_bool(env, referenced));
+        entry.update(&entry.shared.lock());
+    }
+    value::undefined(env)
+}
+
+unsafe extern "C" fn set_reading(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, reading] = value::arguments(env, info);
+    if let Some((_, entry)) = entry_of(env, id) {
+        entry.reading.set(value::get_bool(env, reading));
+        entry.update(&entry.shared.lock());
+    }
+    value::undefined(env)
+}
+
+/// Whether no handle is unacknowledged and no message held behind one.
+unsafe extern "C" fn is_idle(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id] = value::arguments(env, info);
+    let idle = entry_of(env, id).is_none_or(|(_, entry)| {
+        let channel = entry.shared.lock();
+        !channel.awaits_ack() && channel.held_messages() == 0
+    });
+    value::boolean(env, idle)
+}
+
+/// Whether a message has arrived in part.
+unsafe extern "C" fn is_receiving(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id] = value::arguments(env, info);
+    let receiving = entry_of(env, id).is_some_and(|(_, entry)| entry.shared.lock().is_buffering());
+    value::boolean(env, receiving)
+}
+
+/// The messages of the batch that is being delivered, one string each.
+unsafe extern "C" fn lines(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id] = value::arguments(env, info);
+    let Some((_, entry)) = entry_of(env, id) else {
+        return value::undefined(env);
+    };
+    let batch = entry.batch.borrow();
+    let Some(batch) = batch.as_ref() else {
+        return value::undefined(env);
+    };
+    let lines = (0..batch.len()).map(|i| value::string(env, batch.message(i), batch.is_ascii()));
+    value::array(env, lines)
+}
+
+/// Stops reading and ends the channel once its queue is written. Returns whether it lingers.
+unsafe extern "C" fn shutdown(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id] = value::arguments(env, info);
+    let Some((environment, entry)) = entry_of(env, id) else {
+        return value::boolean(env, false);
+    };
+    entry.reading.set(false);
+    entry.lingering.set(true);
+    entry.referenced.set(false);
+    let lingers = {
+        let mut channel = entry.shared.lock();
+        let state = channel.flush();
+        entry.update(&channel);
+        state == FlushState::Blocked
+    };
+    if !lingers {
+        entry.close(&environment);
+    }
+    value::boolean(env, lingers)
+}

@@ -1,0 +1,99 @@
+//! What one receive delivers: whole messages as one region of bytes, the handles that belong to
+//! some of them, and how the reading ended. Parsing the bytes is left to JavaScript's own parsers.
+
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+
+use super::error::ReceiveError;
+use super::frame_reader::Frames;
+
+/// The handle of a `NODE_HANDLE` message.
+#[derive(Debug)]
+pub enum HandleSlot {
+    /// It arrived.
+    Received(OwnedFd),
+    /// It did not (`MSG_CTRUNC`, or the peer sent none): the receiver answers NACK.
+    Missing,
+}
+
+/// Why a receive stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadEnd {
+    /// Nothing more is there now. A short read counts as such, so the readiness that calls
+    /// [`receive`](super::Channel::receive) again must be level-triggered.
+    Drained,
+    /// The byte budget is used up; there may be more.
+    Budget,
+    /// The peer closed its end between two messages, or was seen closed before.
+    Closed,
+    /// The channel cannot be read any further, for this reason. Reported once, then `Closed`.
+    Failed(ReceiveError),
+}
+
+/// Whole messages in the order of arrival. Owns its memory: give it back with
+/// [`recycle`](super::Channel::recycle) once the messages are delivered.
+#[derive(Debug)]
+#[must_use = "the messages in it are delivered nowhere else"]
+pub struct Batch {
+    pub(crate) frames: Frames,
+    pub(crate) handles: Vec<(usize, HandleSlot)>,
+    pub(crate) end: ReadEnd,
+}
+
+impl Batch {
+    /// How many messages there are.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether there is no message (there may still be an end to handle).
+    pub fn is_empty(&self) -> bool {
+        self.frames.len() == 0
+    }
+
+    /// All messages as one JSON array text (`[]` if there are none; JSON framing only). A hostile
+    /// line such as `1,2` makes more elements than messages, and a bad one spoils the whole text:
+    /// unless it parses to exactly [`len`](Self::len) elements, parse [`message`](Self::message)
+    /// one by one.
+    pub fn json_array(&self) -> &[u8] {
+        self.frames.json_array()
+    }
+
+    /// The region the ranges of [`range`](Self::range) refer to.
+    pub fn region(&self) -> &[u8] {
+        self.frames.region()
+    }
+
+    /// Where in [`region`](Self::region) a message's payload lies: a line without its newline, or
+    /// a serialized value without its length.
+    pub fn range(&self, index: usize) -> Range<usize> {
+        self.frames.range(index)
+    }
+
+    /// One message's payload, as it was sent.
+    pub fn message(&self, index: usize) -> &[u8] {
+        &self.region()[self.range(index)]
+    }
+
+    /// Whether [`json_array`](Self::json_array) is pure ASCII (never true for advanced framing).
+    pub fn is_ascii(&self) -> bool {
+        self.frames.is_ascii()
+    }
+
+    /// The `NODE_HANDLE` messages seen, by index in ascending order, with their handles. A
+    /// `NODE_HANDLE` that JavaScript finds at an index not listed here (a peer can spell the name
+    /// in ways that are only seen by a full parse) counts as [`HandleSlot::Missing`].
+    pub fn handles(&self) -> &[(usize, HandleSlot)] {
+        &self.handles
+    }
+
+    /// Takes the handles out. Those left in the batch are closed with it.
+    pub fn take_handles(&mut self) -> Vec<(usize, HandleSlot)> {
+        std::mem::take(&mut self.handles)
+    }
+
+    /// How the reading ended.
+    pub fn end(&self) -> ReadEnd {
+        self.end
+    }
+}

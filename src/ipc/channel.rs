@@ -1,0 +1,446 @@
+//! One end of an IPC channel: sends and receives messages and handles over a transport, by Node's
+//! protocol. Whoever owns it drives it (the loop thread, the dispatcher, a flusher) under a lock;
+//! it starts nothing by itself and never blocks, but for [`Channel::drain_on_exit`].
+
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::batch::{Batch, HandleSlot, ReadEnd};
+use super::control::Control;
+use super::descriptors::DescriptorFifo;
+use super::error::ReceiveError;
+use super::frame_reader::FrameReader;
+use super::send_queue::{FlushState, SendMode, SendQueue, SendStatus};
+use super::transport::{Ancillary, Ready, Transport};
+use super::{Framing, Limits, advanced, json_lines};
+
+/// What a read may take even when the budget is nearly used up.
+const MIN_READ: usize = 4 * 1024;
+/// Keeps positions in a batch within 32 bits.
+const MAX_BUDGET: usize = 1 << 30;
+/// Bytes read between two looks at the clock while draining.
+const DRAIN_BUDGET: usize = 1 << 20;
+
+/// Something that happened to a handle after `send` returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelEvent {
+    /// The peer acknowledged the handle of this message.
+    HandleAcknowledged {
+        /// The message's number.
+        sequence: u64,
+    },
+    /// The peer refused the handle of this message for the fourth time; it is given up (Node's
+    /// `SentHandleNotReceivedWarning`).
+    HandleNotReceived {
+        /// The message's number.
+        sequence: u64,
+    },
+    /// The kernel refused to send the handle of this message; message and handle are dropped,
+    /// the channel goes on.
+    SendFailed {
+        /// The message's number.
+        sequence: u64,
+        /// Why.
+        errno: Errno,
+    },
+}
+
+/// Counters since the channel began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChannelStats {
+    /// Messages written whole, replies to handles included.
+    pub messages_sent: u64,
+    /// Bytes written.
+    pub bytes_sent: u64,
+    /// Descriptors written, retransmissions included.
+    pub descriptors_sent: u64,
+    /// Handle messages written again after a NACK.
+    pub retransmissions: u64,
+    /// Handles given up after the last NACK.
+    pub handles_not_received: u64,
+    /// Messages dropped because the channel broke or the exit deadline passed.
+    pub messages_dropped: u64,
+    /// Messages received.
+    pub messages_received: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Descriptors received.
+    pub descriptors_received: u64,
+    /// Reads whose descriptors the kernel cut off (`MSG_CTRUNC`).
+    pub descriptors_truncated: u64,
+}
+
+/// One end of an IPC channel.
+#[derive(Debug)]
+pub struct Channel<T> {
+    transport: T,
+    queue: SendQueue,
+    reader: FrameReader,
+    descriptors: DescriptorFifo,
+    /// The peer closed its end, or did what ends the reading.
+    ended: bool,
+    /// Bytes from before the takeover lie undecoded in the reader.
+    preloaded: bool,
+    /// Reused between reads.
+    controls: Vec<(usize, Control)>,
+    received: ReceiveCounts,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct ReceiveCounts {
+    messages: u64,
+    bytes: u64,
+    descriptors: u64,
+    truncated: u64,
+}
+
+impl<T: Transport> Channel<T> {
+    /// A channel with the default limits.
+    pub fn new(transport: T, framing: Framing) -> Self {
+        Self::with_limits(transport, framing, Limits::default())
+    }
+
+    /// A channel with limits of its own.
+    pub fn with_limits(transport: T, framing: Framing, limits: Limits) -> Self {
+        let max_message = limits.max_message.min(Limits::MAX_MESSAGE);
+        Channel {
+            transport,
+            queue: SendQueue::new(framing),
+            reader: FrameReader::new(framing, max_message),
+            descriptors: DescriptorFifo::new(limits.max_unpaired_descriptors),
+            ended: false,
+            preloaded: false,
+            controls: Vec::new(),
+            received: ReceiveCounts::default(),
+        }
+    }
+
+    /// The framing it speaks.
+    pub fn framing(&self) -> Framing {
+        self.reader.framing()
+    }
+
+    /// What carries the bytes.
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    /// Gives up the channel with all that is queued and received, and returns the transport.
+    pub fn into_transport(self) -> T {
+        self.transport
+    }
+
+    /// Takes in bytes that somebody else read from the stream before this channel took over. They
+    /// are delivered by the next [`receive`](Self::receive), before anything read from the socket.
+    /// To be called before the first receive.
+    pub fn adopt_unread(&mut self, bytes: &[u8]) {
+        self.reader.preload(bytes);
+        self.preloaded = true;
+    }
+
+    // Sending.
+
+    /// Sends one message: a JSON text without newline, or a serialized value without length. The
+    /// handle is owned by the queue until the peer acknowledged it.
+    ///
+    /// An error is about this message alone if [`broken`](Self::broken) is still `None`; otherwise
+    /// the channel can send nothing any more and every message above
+    /// [`completed`](Self::completed) is lost. Either way the handle is closed.
+    pub fn send(
+        &mut self,
+        payload: &[u8],
+        handle: Option<OwnedFd>,
+        mode: SendMode,
+    ) -> Result<SendStatus, Errno> {
+        self.reserve(payload.len()).copy_from_slice(payload);
+        self.commit(payload.len(), handle, mode)
+    }
+
+    /// Room for a payload of up to `len` bytes, directly in the queue's buffer; its content is
+    /// arbitrary. Must be followed by [`commit`](Self::commit) or
+    /// [`commit_unqueued`](Self::commit_unqueued) before anything else is sent or flushed;
+    /// without, nothing happened.
+    pub fn reserve(&mut self, len: usize) -> &mut [u8] {
+        self.queue.reserve(len)
+    }
+
+    /// Sends the first `len` bytes written to what [`reserve`](Self::reserve) returned; see
+    /// [`send`](Self::send).
+    ///
+    /// # Panics
+    /// If `len` is more than was reserved.
+    pub fn commit(
+        &mut self,
+        len: usize,
+        handle: Option<OwnedFd>,
+        mode: SendMode,
+    ) -> Result<SendStatus, Errno> {
+        self.queue.commit(&mut self.transport, len, handle, mode)
+    }
+
+    /// Sends a message that does not wait for the acknowledgement of a handle, at once and
+    /// without a number: replies to handles, internal messages. Messages sent this way keep
+    /// their order among themselves.
+    pub fn send_unqueued(&mut self, payload: &[u8]) -> Result<(), Errno> {
+        self.reserve(payload.len()).copy_from_slice(payload);
+        self.commit_unqueued(payload.len())
+    }
+
+    /// As [`commit`](Self::commit), for [`send_unqueued`](Self::send_unqueued).
+    ///
+    /// # Panics
+    /// If `len` is more than was reserved.
+    pub fn commit_unqueued(&mut self, len: usize) -> Result<(), Errno> {
+        self.queue.commit_unqueued(&mut self.transport, len)
+    }
+
+    /// Tells the peer that its handle arrived (`NODE_HANDLE_ACK`).
+    pub fn acknowledge_handle(&mut self) -> Result<(), Errno> {
+        self.send_unqueued(match self.framing() {
+            Framing::JsonLines => json_lines::ACK,
+            Framing::Advanced => advanced::ACK,
+        })
+    }
+
+    /// Tells the peer that its handle is missing (`NODE_HANDLE_NACK`).
+    pub fn refuse_handle(&mut self) -> Result<(), Errno> {
+        self.send_unqueued(match self.framing() {
+            Framing::JsonLines => json_lines::NACK,
+            Framing::Advanced => advanced::NACK,
+        })
+    }
+
+    /// Writes whatever may be written until the kernel's buffer is full.
+    pub fn flush(&mut self) -> FlushState {
+        self.queue.flush(&mut self.transport)
+    }
+
+    /// The number of the last message that was written (or dropped with
+    /// [`ChannelEvent::SendFailed`]); so were all before it.
+    pub fn completed(&self) -> u64 {
+        self.queue.completed()
+    }
+
+    /// Unwritten bytes that wait for nothing but the kernel or a flush.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.queued_bytes()
+    }
+
+    /// Messages that wait for the acknowledgement of a handle before them.
+    pub fn held_messages(&self) -> usize {
+        self.queue.held_messages()
+    }
+
+    /// Numbered messages not written yet, gathered and held ones included.
+    pub fn unwritten_messages(&self) -> usize {
+        self.queue.unwritten() as usize
+    }
+
+    /// Whether a handle was written that the peer has not acknowledged yet.
+    pub fn awaits_ack(&self) -> bool {
+        self.queue.awaits_ack()
+    }
+
+    /// Whether the last write met a full buffer: the driver arms the writable interest.
+    pub fn wants_writable(&self) -> bool {
+        self.queue.is_blocked()
+    }
+
+    /// Since when bytes lie that only a flush would write: none if the queue is empty, if it
+    /// waits for the socket to become writable, or for an acknowledgement.
+    pub fn oldest_unsent(&self) -> Option<Instant> {
+        self.queue.oldest_unsent()
+    }
+
+    /// Why nothing can be sent any more, if so.
+    pub fn broken(&self) -> Option<Errno> {
+        self.queue.broken()
+    }
+
+    // Receiving.
+
+    /// Reads until nothing is left or `budget` bytes are reached. Acknowledgements found are
+    /// applied to the queue, which is flushed if one releases something; look at
+    /// [`completed`](Self::completed), [`wants_writable`](Self::wants_writable) and
+    /// [`next_event`](Self::next_event) afterwards.
+    pub fn receive(&mut self, budget: usize) -> Batch {
+        let mut handles = Vec::new();
+        let mut released = false;
+        let end = self.read(budget.min(MAX_BUDGET), &mut handles, &mut released);
+        let frames = self.reader.take();
+        self.received.messages += frames.len() as u64;
+        if matches!(end, ReadEnd::Closed | ReadEnd::Failed(_)) {
+            self.ended = true;
+            self.reader.clear();
+            self.descriptors.clear();
+        }
+        if released {
+            self.flush();
+        }
+        Batch {
+            frames,
+            handles,
+            end,
+        }
+    }
+
+    /// Gives the memory of a delivered batch back. Handles still in it are closed.
+    pub fn recycle(&mut self, batch: Batch) {
+        if !self.ended {
+            self.reader.recycle(batch.frames);
+        }
+    }
+
+    /// Whether part of a message has arrived (Node's `buffering`).
+    pub fn is_buffering(&self) -> bool {
+        self.reader.unfinished() > 0
+    }
+
+    /// Whether the end was reached: nothing will be received any more.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The next thing that happened to a sent handle.
+    pub fn next_event(&mut self) -> Option<ChannelEvent> {
+        self.queue.next_event()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> ChannelStats {
+        let sent = self.queue.counts();
+        ChannelStats {
+            messages_sent: sent.messages,
+            bytes_sent: sent.bytes,
+            descriptors_sent: sent.descriptors,
+            retransmissions: sent.retransmissions,
+            handles_not_received: sent.not_received,
+            messages_dropped: sent.dropped,
+            messages_received: self.received.messages,
+            bytes_received: self.received.bytes,
+            descriptors_received: self.received.descriptors,
+            descriptors_truncated: self.received.truncated,
+        }
+    }
+
+    /// Writes what is queued before the process ends: blocks until all is written, nothing more
+    /// can be, or the deadline passed. What is received meanwhile drives acknowledgements and is
+    /// dropped. Returns how many messages are lost.
+    pub fn drain_on_exit(&mut self, deadline: Instant) -> usize {
+        let dropped_before = self.queue.counts().dropped;
+        loop {
+            let writable = match self.flush() {
+                FlushState::Empty | FlushState::Failed(_) => break,
+                FlushState::Blocked => true,
+                FlushState::AwaitingAck if self.ended => break,
+                FlushState::AwaitingAck => false,
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let wanted = Ready {
+                readable: !self.ended,
+                writable,
+            };
+            if left.is_zero() {
+                break;
+            }
+            match self.transport.wait(wanted, left) {
+                Ok(ready) if ready.readable => drop(self.receive(DRAIN_BUDGET)),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        self.queue.give_up();
+        (self.queue.counts().dropped - dropped_before) as usize
+    }
+
+    fn read(
+        &mut self,
+        budget: usize,
+        handles: &mut Vec<(usize, HandleSlot)>,
+        released: &mut bool,
+    ) -> ReadEnd {
+        if self.ended {
+            return ReadEnd::Closed;
+        }
+        if mem::take(&mut self.preloaded)
+            && let Err(error) = self.decode(0, handles, released)
+        {
+            return ReadEnd::Failed(error);
+        }
+        let mut left = budget;
+        loop {
+            let room = self.reader.room();
+            let asked = room.len().min(left.max(MIN_READ));
+            let received = match self.transport.receive(&mut room[..asked]) {
+                Ok(received) if received.bytes > 0 => received,
+                // A peer that closes with unread data resets the connection; once all it sent
+                // is read, the kernel says so a single time before end-of-file.
+                Ok(_) | Err(Errno::ECONNRESET) => return self.end_of_file(),
+                Err(Errno::EAGAIN) => return ReadEnd::Drained,
+                Err(errno) => return ReadEnd::Failed(ReceiveError::System(errno)),
+            };
+            let bytes = received.bytes;
+            let alone = matches!(received.ancillary, Ancillary::None);
+            self.received.bytes += bytes as u64;
+            let result = self.keep(received.ancillary);
+            // Decoded in any case: what came before a fault is still delivered.
+            let result = self.decode(bytes, handles, released).and(result);
+            if let Err(error) = result {
+                return ReadEnd::Failed(error);
+            }
+            // Descriptors end a read early, with more behind them.
+            if bytes < asked && alone {
+                return ReadEnd::Drained;
+            }
+            left = left.saturating_sub(bytes);
+            if left == 0 {
+                return ReadEnd::Budget;
+            }
+        }
+    }
+
+    /// Queues what came with a read for the messages that will claim it.
+    fn keep(&mut self, ancillary: Ancillary) -> Result<(), ReceiveError> {
+        let (descriptors, truncated) = match ancillary {
+            Ancillary::None => return Ok(()),
+            Ancillary::Complete(descriptors) => (descriptors, false),
+            Ancillary::Truncated(descriptors) => (descriptors, true),
+        };
+        self.received.descriptors += descriptors.len() as u64;
+        self.descriptors.push(descriptors)?;
+        if !truncated {
+            return Ok(());
+        }
+        self.received.truncated += 1;
+        self.descriptors.push_lost()
+    }
+
+    /// Lets the reader find the frames that `bytes` more complete, and acts on control messages.
+    fn decode(
+        &mut self,
+        bytes: usize,
+        handles: &mut Vec<(usize, HandleSlot)>,
+        released: &mut bool,
+    ) -> Result<(), ReceiveError> {
+        let expecting = !self.descriptors.is_empty() || self.queue.awaits_ack();
+        let result = self.reader.advance(bytes, expecting, &mut self.controls);
+        for (index, control) in self.controls.drain(..) {
+            match control {
+                Control::Handle => handles.push((index, self.descriptors.take())),
+                Control::Ack => *released |= self.queue.acknowledge(),
+                Control::Nack => *released |= self.queue.refuse(),
+            }
+        }
+        result
+    }
+
+    fn end_of_file(&self) -> ReadEnd {
+        match self.reader.unfinished() {
+            0 => ReadEnd::Closed,
+            received => ReadEnd::Failed(ReceiveError::TruncatedFrame { received }),
+        }
+    }
+}
