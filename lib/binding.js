@@ -33,10 +33,11 @@ function refuseOtherRuntimes({ versions, platform }) {
 }
 
 function refuseOtherVersion(binding) {
-  if (binding.version === version) return;
+  const found = binding.version();
+  if (found === version) return;
   throw loadError(
     'ERR_BROOD_VERSION',
-    `brood is version ${version} but its addon is ${binding.version}: run "npm run build" in ${root}.`,
+    `brood is version ${version} but its addon is ${found}: run "npm run build" in ${root}.`,
   );
 }
 

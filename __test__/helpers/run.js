@@ -18,7 +18,10 @@ function fixture(name) {
  * its outputs. `env` is added to this process's own; `onStart(child)` may talk to it meanwhile.
  * Past `limit` ms its whole process group is killed and the promise rejects with what it said.
  */
-function runNode(args, { env, cwd = ROOT, limit = LIMIT_MS, node = process.execPath, onStart } = {}) {
+function runNode(
+  args,
+  { env, cwd = ROOT, limit = LIMIT_MS, node = process.execPath, onStart } = {},
+) {
   const child = spawn(node, args, {
     cwd,
     detached: true,

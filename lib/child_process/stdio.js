@@ -21,7 +21,7 @@ const usedByChild = Symbol('brood.usedByChild');
 let handles;
 /** Node's native handle classes are found only when an entry is an object that may hold one. */
 function nativeHandleType(value) {
-  handles ??= require('../ipc/handles');
+  handles ??= require('../ipc/native_handle');
   return handles.nativeHandleType(value);
 }
 
