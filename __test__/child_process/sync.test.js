@@ -1,6 +1,7 @@
 'use strict';
 // spawnSync(), execSync() and execFileSync(): results, errors and limits as Node has them.
 
+const { createHash } = require('node:crypto');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
@@ -9,10 +10,25 @@ const { brood, describeError, expectAlike, stock } = require('./side_by_side');
 
 const NOWHERE = 'no-such-program-of-brood';
 
+/** Output in a form that is compared quickly, however long it is. */
+function digest(output) {
+  if (output == null) return output;
+  const hash = createHash('sha1').update(output).digest('hex');
+  return [typeof output, output.length, hash, String(output.slice(0, 50))];
+}
+
 /** A result without the process number, its keys in their order. */
 function plain(result) {
-  const keys = Object.keys(result);
-  return { ...result, pid: typeof result.pid, error: describeError(result.error), keys };
+  const { error, output, pid, stdout, stderr, ...rest } = result;
+  return {
+    ...rest,
+    keys: Object.keys(result),
+    error: describeError(error),
+    output: output && output.map(digest),
+    same: output && output[1] === stdout && output[2] === stderr,
+    none: output === null && [stdout, stderr],
+    pid: typeof pid,
+  };
 }
 
 const spawnSync = (cp, ...args) => plain(cp.spawnSync(...args));
