@@ -6,7 +6,7 @@ const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const { expectNoLeaks } = require('../helpers/leaks');
-const { brood, describeError, expectAlike, stock } = require('./side_by_side');
+const { brood, describeError, expectAlike } = require('./side_by_side');
 
 const NOWHERE = 'no-such-program-of-brood';
 
