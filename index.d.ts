@@ -48,7 +48,7 @@ declare module 'node:child_process' {
   interface CommonOptions extends BroodOptions {}
 
   interface MessagingOptions {
-    /** Bytes of the largest message the child may send before it is cut off; 0 for no bound. */
+    /** Bytes of the largest message taken from the child, which is cut off beyond; at most 2 ** 30. */
     maxMessageSize?: number | undefined;
   }
 
