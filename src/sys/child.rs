@@ -23,6 +23,7 @@ pub(super) struct Context<'a> {
     plan: &'a mut Plan,
     report: &'a Report,
     parent: u32,
+    handlers_are_reset: bool,
     closes_range: bool,
     cgroup_procs: Option<OwnedFd>,
 }
@@ -33,6 +34,7 @@ impl<'a> Context<'a> {
             plan,
             report,
             parent: std::process::id(),
+            handlers_are_reset: false,
             closes_range: features::CLOSE_RANGE.is_usable(),
             cgroup_procs: None,
         }
@@ -40,6 +42,11 @@ impl<'a> Context<'a> {
 
     pub(super) fn cgroup(&self) -> Option<RawFd> {
         self.plan.cgroup()
+    }
+
+    /// Whether no handler of the parent's is in place in the child.
+    pub(super) fn handlers_are_reset(&mut self, by_the_kernel: bool) {
+        self.handlers_are_reset = by_the_kernel;
     }
 
     /// Lets the child move itself, where it cannot be born in its cgroup.
@@ -85,7 +92,7 @@ fn exit() -> ! {
 
 fn run(context: &mut Context<'_>) -> Result<Infallible, c_int> {
     let plan = &mut *context.plan;
-    reset_dispositions();
+    reset_dispositions(context.handlers_are_reset);
     if plan.detached {
         let _ = call!(SYS_setsid);
     }
@@ -114,11 +121,13 @@ fn run(context: &mut Context<'_>) -> Result<Infallible, c_int> {
     Err(exec(context.plan))
 }
 
-/// Every signal gets its default disposition, ignored ones included: an exec would keep those.
-fn reset_dispositions() {
+/// Signals get their default dispositions, ignored ones included: an exec would keep those. Nobody
+/// ignores real-time signals (and libuv's children would inherit that); their handlers must go.
+fn reset_dispositions(handlers_are_reset: bool) {
     // The kernel's struct sigaction, larger than any layout of it: all zeros is SIG_DFL.
     let default = [0u64; 8];
-    for signal in 1..=64 {
+    let last = if handlers_are_reset { 31 } else { 64 };
+    for signal in 1..=last {
         if signal == libc::SIGKILL || signal == libc::SIGSTOP {
             continue;
         }
