@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use super::child::{self, Context};
 use super::features;
+use super::low;
 use super::pidfd::{self, PidFd};
 use super::stack::Stack;
 use super::strings::Strings;
@@ -54,6 +55,16 @@ pub enum Slot {
     Inherit(RawFd),
 }
 
+impl Slot {
+    /// The descriptor of ours that the child gets.
+    pub(super) fn source(&self) -> Option<RawFd> {
+        match *self {
+            Slot::Ignore => None,
+            Slot::Own(fd) | Slot::Inherit(fd) => Some(fd),
+        }
+    }
+}
+
 /// Limits of the child, as the kernel wants them.
 #[derive(Debug, Default)]
 pub struct Limits {
@@ -85,7 +96,14 @@ pub struct Launched {
 pub fn launch(plan: &mut Plan) -> Result<Launched, Errno> {
     let stack = Stack::take()?;
     stack.report().clear();
-    let launched = with_signals_blocked(|| clone_child(plan, &stack));
+    let loan = if Plan::kernel_closes() {
+        low::lower(&mut plan.slots)
+    } else {
+        None
+    };
+    let bound = loan.as_ref().map(|loan| loan.bound);
+    let launched = with_signals_blocked(|| clone_child(plan, &stack, bound));
+    drop(loan);
     let failure = stack.report().failure();
     stack.put_back();
     let launched = launched?;
@@ -124,12 +142,14 @@ fn with_signals_blocked<T>(action: impl FnOnce() -> T) -> T {
     }
 }
 
-fn clone_child(plan: &mut Plan, stack: &Stack) -> Result<Launched, Errno> {
+/// With a `bound` the child shares our descriptors until it leaves with those below it.
+fn clone_child(plan: &mut Plan, stack: &Stack, bound: Option<RawFd>) -> Result<Launched, Errno> {
     // Changing credentials in shared memory would make the parent undumpable for good.
     let shares_memory = plan.uid.is_none() && plan.gid.is_none();
     let memory = if shares_memory { libc::CLONE_VM } else { 0 };
-    let flags = libc::CLONE_VFORK | memory;
-    let mut context = Context::new(plan, stack.report());
+    let descriptors = bound.map_or(0, |_| libc::CLONE_FILES);
+    let flags = libc::CLONE_VFORK | memory | descriptors;
+    let mut context = Context::new(plan, stack.report(), bound);
     if let Some(cgroup) = context.cgroup() {
         if features::CLONE3.is_usable() && features::CLONE_INTO_CGROUP.is_usable() {
             match clone3(flags, Some(cgroup), stack, &mut context) {

@@ -38,7 +38,7 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
 alone! {
     fn a_child_starts_with_default_dispositions_and_an_empty_mask() {
         catch(Signal::SIGUSR1);
-        for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGCHLD, libc::SIGTTOU] {
+        for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGCHLD, libc::SIGTTOU, 40, 64] {
             unsafe { libc::signal(signal, libc::SIG_IGN) };
         }
         SigSet::all().thread_set_mask().unwrap();
