@@ -63,10 +63,7 @@ const option = (key) => [
   [`spawn: ${key}`, (cp, value) => cp.spawn(PROGRAM, [], { [key]: value })],
   [`spawnSync: ${key}`, (cp, value) => cp.spawnSync(PROGRAM, { [key]: value })],
   [`execFile: ${key}`, (cp, value) => cp.execFile(PROGRAM, { [key]: value })],
-  [
-    `fork: ${key}`,
-    (cp, value) => cp.fork('x', { execPath: PROGRAM, stdio: SILENT, [key]: value }),
-  ],
+  [`fork: ${key}`, (cp, value) => cp.fork('x', { execPath: PROGRAM, stdio: SILENT, [key]: value })],
 ];
 const SILENT = ['ignore', 'ignore', 'ignore', 'ipc'];
 
