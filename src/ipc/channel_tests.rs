@@ -689,16 +689,12 @@ fn descriptors_nobody_asked_for_end_the_reading_and_are_closed() {
 
 #[test]
 fn reading_that_ended_still_lets_messages_out() {
-    let (mut channel, mut peer) = channel();
+    let (ours, mut peer) = pair();
     let limits = Limits {
         max_message: 1,
         ..Limits::default()
     };
-    let _ = std::mem::replace(&mut channel, {
-        let (ours, theirs) = pair();
-        peer = theirs;
-        Channel::with_limits(ours, Framing::JsonLines, limits)
-    });
+    let mut channel = Channel::with_limits(ours, Framing::JsonLines, limits);
     peer.put(b"too long", &[]);
     assert!(matches!(channel.receive(BUDGET).end(), ReadEnd::Failed(_)));
     now(&mut channel, b"1");

@@ -171,11 +171,6 @@ impl FakeSocket {
         self.outgoing.borrow_mut().reset = true;
     }
 
-    /// Bytes sent and not received yet.
-    pub fn in_flight(&self) -> usize {
-        self.outgoing.borrow().used()
-    }
-
     /// Sends all bytes, as a peer that is no `Channel`.
     pub fn put(&mut self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
         assert_eq!(
