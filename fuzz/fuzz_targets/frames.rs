@@ -28,7 +28,7 @@ fuzz_target!(|input: Input<'_>| {
     let (mut got, mut controls, mut rest) = (Vec::new(), Vec::new(), input.stream);
     let mut sizes = input.pieces.iter().map(|&size| usize::from(size) + 1);
     let error = loop {
-        let size = sizes.next().unwrap_or(1 << 16).min(rest.len());
+        let size = sizes.next().unwrap_or(1 << 14).min(rest.len());
         let (piece, later) = rest.split_at(size);
         rest = later;
         reader.room()[..size].copy_from_slice(piece);
