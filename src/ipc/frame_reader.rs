@@ -435,6 +435,19 @@ mod tests {
         assert_eq!(payloads(&reader.take()), [b"good"]);
     }
 
+    /// Newlines smuggled in behind the decoder's back are not found.
+    #[test]
+    fn every_byte_is_looked_at_once() {
+        let mut reader = FrameReader::new(Framing::JsonLines, 1000);
+        feed(&mut reader, b"1\n234", &mut Vec::new()).unwrap();
+        let unfinished = reader.start..reader.filled;
+        reader.buffer[unfinished].fill(b'\n');
+        feed(&mut reader, b"5", &mut Vec::new()).unwrap();
+        assert_eq!(payloads(&reader.take()), [b"1"]);
+        feed(&mut reader, b"6\n", &mut Vec::new()).unwrap();
+        assert_eq!(payloads(&reader.take()), [b"\n\n\n56"]);
+    }
+
     #[test]
     fn preloaded_bytes_come_first() {
         for framing in [Framing::JsonLines, Framing::Advanced] {
