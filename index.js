@@ -3,7 +3,8 @@
 
 const childProcess = require('./lib/child_process');
 
-// One object, so that replacing a function on it is seen by the others, as with the built-in module.
+// One object, so that replacing a function on it is seen by the others, as with the built-in
+// module.
 module.exports = childProcess;
 
 Object.defineProperty(module.exports, 'cluster', {

@@ -1,6 +1,6 @@
 'use strict';
-// Finds and loads the compiled addon: brood.node beside package.json, and nowhere else. Whatever is wrong ends in one
-// error with one sentence that says what to do.
+// Finds and loads the compiled addon: brood.node beside package.json, and nowhere else. Whatever is
+// wrong ends in one error with one sentence that says what to do.
 
 const { existsSync } = require('node:fs');
 const { join } = require('node:path');
@@ -15,7 +15,10 @@ function loadError(code, message, cause) {
   return error;
 }
 
-/** Bun and Deno resolve libuv's symbols and abort when they are called, so this comes before the addon is touched. */
+/**
+ * Bun and Deno resolve libuv's symbols and abort when they are called, so this comes before the
+ * addon is touched.
+ */
 function refuseOtherRuntimes({ versions, platform }) {
   const runtime = versions.bun ? 'Bun' : versions.deno ? 'Deno' : null;
   if (runtime) {
@@ -33,10 +36,11 @@ function refuseOtherRuntimes({ versions, platform }) {
 }
 
 function refuseOtherVersion(binding) {
-  if (binding.version === version) return;
+  const found = binding.version;
+  if (found === version) return;
   throw loadError(
     'ERR_BROOD_VERSION',
-    `brood is version ${version} but its addon is ${binding.version}: run "npm run build" in ${root}.`,
+    `brood is version ${version} but its addon is ${found}: run "npm run build" in ${root}.`,
   );
 }
 

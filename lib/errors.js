@@ -1,6 +1,7 @@
 'use strict';
-// Node's error objects, made by brood: the same codes, messages and shapes as the running version of Node.
-// The native side answers with negative errno numbers; `errnoException` turns those into errors.
+// Node's error objects, made by brood: the same codes, messages and shapes as the running version
+// of Node. The native side answers with negative errno numbers; `errnoException` turns those into
+// errors.
 
 const { format, getSystemErrorName, inspect } = require('node:util');
 const { strictConstructorNames } = require('./node_version');
@@ -41,7 +42,10 @@ function errorClass(code, Base, message) {
   return NodeError;
 }
 
-/** V8 writes the first line of the stack from `name` at the moment of capture: let it carry the code. */
+/**
+ * V8 writes the first line of the stack from `name` at the moment of capture: let it carry the
+ * code.
+ */
 function writeStackHeader(error, code, hideAbove) {
   Object.defineProperty(error, 'name', { value: `${error.name} [${code}]`, configurable: true });
   Error.captureStackTrace(error, hideAbove);
@@ -164,7 +168,9 @@ function missingArgs(...names) {
 
 const AccessDenied = errorClass('ERR_ACCESS_DENIED', Error, (message) => message);
 
-/** Thrown when the permission model forbids what was asked for; says which permission and for what. */
+/**
+ * Thrown when the permission model forbids what was asked for; says which permission and for what.
+ */
 class ERR_ACCESS_DENIED extends AccessDenied {
   constructor(message, permission = '', resource = '') {
     super(message);
@@ -188,7 +194,10 @@ class AbortError extends Error {
   }
 }
 
-/** The error of a failed system call: `err` is a negative errno, `original` more to say in the message. */
+/**
+ * The error of a failed system call: `err` is a negative errno, `original` more to say in the
+ * message.
+ */
 function errnoException(err, syscall, original) {
   const code = getSystemErrorName(err);
   const error = new Error(original ? `${syscall} ${code} ${original}` : `${syscall} ${code}`);

@@ -1,7 +1,7 @@
 'use strict';
-// Argument checks that throw what Node throws, in Node's words; each returns nothing unless its comment says so.
+// Argument checks that throw what Node throws, in Node's words; each returns nothing unless its
+// comment says so.
 
-const { constants } = require('node:os');
 const { fileURLToPath } = require('node:url');
 const { isUint8Array } = require('node:util').types;
 const {
@@ -13,14 +13,15 @@ const {
 } = require('./errors');
 const { arrayLengthWording, generalNumericValidators } = require('./node_version');
 
-const { signals } = constants;
-const signalNames = namesByNumber(signals);
+let signals;
+let signalNames;
 
-/** The first name that os.constants gives a signal number is the one Node reports. */
-function namesByNumber(table) {
-  const names = [];
-  for (const name of Object.keys(table)) names[table[name]] ??= name;
-  return names;
+/** Loaded when the first signal is named or seen. */
+function loadSignals() {
+  ({ signals } = require('node:os').constants);
+  signalNames = [];
+  // Where several names have one number, the first is the one Node reports.
+  for (const name of Object.keys(signals)) signalNames[signals[name]] ??= name;
 }
 
 function validateString(value, name) {
@@ -152,6 +153,7 @@ function validateMaxBuffer(maxBuffer) {
 
 /** Returns the number of a signal given by number or name (in any case). */
 function signalNumber(signal) {
+  if (signals === undefined) loadSignals();
   if (typeof signal === 'number' && signalNames[signal]) return signal;
   if (typeof signal === 'string') {
     const number = signals[signal.toUpperCase()];
@@ -160,8 +162,12 @@ function signalNumber(signal) {
   throw new ERR_UNKNOWN_SIGNAL(signal);
 }
 
-/** Returns the name of a signal number, or '' for one without a name (0 and the real-time signals). */
+/**
+ * Returns the name of a signal number, or '' for one without a name (0 and the real-time signals).
+ */
 function signalName(number) {
+  if (number === 0) return '';
+  if (signals === undefined) loadSignals();
   return signalNames[number] ?? '';
 }
 

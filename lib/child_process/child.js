@@ -1,6 +1,6 @@
 'use strict';
-// ChildProcess: a child's life as events and properties, in Node's order. Starting it, its streams and its channel are
-// done by process.js, stdio.js and lib/ipc.
+// ChildProcess: a child's life as events and properties, in Node's order. Starting it, its streams
+// and its channel are done by process.js, stdio.js and lib/ipc.
 
 const diagnostics = require('node:diagnostics_channel');
 const EventEmitter = require('node:events');
@@ -37,7 +37,8 @@ const tracing = diagnostics.tracingChannel('child_process.spawn');
 function ChildProcess() {
   EventEmitter.call(this);
 
-  // 'close' comes when this many things have ended: the process, each readable pipe and the channel.
+  // 'close' comes when this many things have ended: the process, each readable pipe and the
+  // channel.
   this._closesNeeded = 1;
   this._closesGot = 0;
   this.connected = false;
@@ -113,15 +114,14 @@ function reportFailure(child, errno) {
 /** Failures that Node reports by an 'error' event; all others are thrown. */
 function isReportedLater(errno) {
   return (
-    errno === ENOENT ||
-    errno === EACCES ||
-    errno === EAGAIN ||
-    errno === EMFILE ||
-    errno === ENFILE
+    errno === ENOENT || errno === EACCES || errno === EAGAIN || errno === EMFILE || errno === ENFILE
   );
 }
 
-/** Tells the child of its channel: returns what the native side adds to an environment it takes over unread. */
+/**
+ * Tells the child of its channel: returns what the native side adds to an environment it takes over
+ * unread.
+ */
 function announceChannel(options, ipcFd, serialization) {
   const variables = [
     `NODE_CHANNEL_FD=${ipcFd}`,
@@ -138,7 +138,10 @@ function environmentBlock(options) {
   return Array.isArray(options.envPairs) ? toBlock(options.envPairs) : null;
 }
 
-/** Has the process started; returns 0 or a negative errno, with the parent's ends of the pipes in `slots`. */
+/**
+ * Has the process started; returns 0 or a negative errno, with the parent's ends of the pipes in
+ * `slots`.
+ */
 function start(child, options, slots, extraEnv) {
   requireChildPermission(options.file);
   if (slots === null) return EINVAL;

@@ -1,13 +1,12 @@
 'use strict';
-// exec() and execFile(): a child whose output is gathered and handed to one callback, and their promise forms.
+// exec() and execFile(): a child whose output is gathered and handed to one callback, and their
+// promise forms.
 
 const { getSystemErrorName, promisify } = require('node:util');
 const { ERR_CHILD_PROCESS_STDIO_MAXBUFFER, genericNodeError } = require('../errors');
 const { validateKillSignal, validateMaxBuffer, validateTimeout } = require('../validators');
 const { normalizeExec, normalizeExecFile, ownOptions } = require('./normalize');
 const { spawn } = require('./spawn');
-
-const DEFAULT_MAX_BUFFER = 1024 * 1024;
 
 /** Gathers what one of the child's streams says, up to a limit. */
 class Output {
@@ -38,7 +37,10 @@ class Output {
     });
   }
 
-  /** Everything that came, as text where there is an encoding, ours or one that the caller set on the stream. */
+  /**
+   * Everything that came, as text where there is an encoding, ours or one that the caller set on
+   * the stream.
+   */
   value() {
     const isText = this.#encoding || this.#stream?.readableEncoding;
     return isText ? this.#chunks.join('') : Buffer.concat(this.#chunks);
@@ -78,7 +80,8 @@ class Run {
     this.#stdout = new Output(child.stdout, decodeAs);
     this.#stderr = new Output(child.stderr, decodeAs);
     if (timeout > 0) this.#timer = setTimeout(() => this.#kill(), timeout);
-    const limit = maxBuffer ?? 0;
+    // Given as undefined there is no limit; left out there is the default.
+    const limit = maxBuffer === undefined ? Infinity : maxBuffer;
     this.#stdout.gather(limit, () => this.#overflow('stdout'));
     this.#stderr.gather(limit, () => this.#overflow('stderr'));
     child.addListener('close', (code, signal) => this.#finish(code, signal));
@@ -144,7 +147,6 @@ function execFile(file, args, options, callback) {
   options = ownOptions({
     encoding: 'utf8',
     timeout: 0,
-    maxBuffer: DEFAULT_MAX_BUFFER,
     killSignal: 'SIGTERM',
     ...options,
   });
@@ -168,7 +170,8 @@ function execFile(file, args, options, callback) {
   return child;
 }
 
-// The object whose execFile exec() calls: people replace that function to watch or to mock, and exec() must notice.
+// The object whose execFile exec() calls: people replace that function to watch or to mock, and
+// exec() must notice.
 let facade = { execFile };
 
 /** Names the object that users see as the module. */
@@ -200,4 +203,4 @@ function promiseForm(run) {
 Object.defineProperty(exec, promisify.custom, { value: promiseForm(exec) });
 Object.defineProperty(execFile, promisify.custom, { value: promiseForm(execFile) });
 
-module.exports = { DEFAULT_MAX_BUFFER, exec, execFile, setFacade };
+module.exports = { exec, execFile, setFacade };

@@ -2,15 +2,21 @@
 // fork(): spawn() of Node itself, with a channel.
 
 const { ERR_CHILD_PROCESS_IPC_REQUIRED } = require('../errors');
-const { validateArray, validateNoNullBytes, validateObject, validatePath } = require('../validators');
+const {
+  validateArray,
+  validateNoNullBytes,
+  validateObject,
+  validatePath,
+} = require('../validators');
 const { ownOptions, validateList } = require('./normalize');
 const { spawn } = require('./spawn');
 const { expandStdio } = require('./stdio');
 
-/** This process's own flags, without the code of `node -e`, which would fork itself again and again. */
-function inheritedExecArgv() {
-  const { execArgv, _eval: code } = process;
-  const at = code == null ? -1 : execArgv.lastIndexOf(code);
+/**
+ * This process's own flags, without the code of `node -e`, which would fork itself again and again.
+ */
+function withoutEval(execArgv) {
+  const at = process._eval == null ? -1 : execArgv.lastIndexOf(process._eval);
   return at > 0 ? execArgv.toSpliced(at - 1, 2) : execArgv;
 }
 
@@ -37,8 +43,9 @@ function fork(modulePath, args = [], options) {
   forkOptions.shell = false;
   forkOptions.execPath ||= process.execPath;
   validateNoNullBytes(forkOptions.execPath, 'options.execPath');
-  const execArgv = forkOptions.execArgv || inheritedExecArgv();
+  let execArgv = forkOptions.execArgv || process.execArgv;
   validateList(execArgv, 'options.execArgv');
+  if (execArgv === process.execArgv) execArgv = withoutEval(execArgv);
   forkOptions.stdio = stdioWithChannel(forkOptions);
   return spawn(forkOptions.execPath, [...execArgv, path, ...args], forkOptions);
 }

@@ -8,8 +8,8 @@ const { ChildProcess } = require('./child');
 const { ESRCH } = require('./process');
 
 /**
- * Signals the child and its descendants, however deep, except what was deliberately detached into a session of its own.
- * Returns how many processes got the signal: 0 when the child has already gone.
+ * Signals the child and its descendants, however deep, except what was deliberately detached into a
+ * session of its own. Returns how many processes got the signal: 0 when the child has already gone.
  */
 function killTree(child, signal = 'SIGTERM') {
   if (!(child instanceof ChildProcess)) {

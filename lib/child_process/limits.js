@@ -1,6 +1,6 @@
 'use strict';
-// options.limits and options.dieWithParent, which Node does not have: checked here, applied by the native side in the
-// child before it becomes the new program.
+// options.limits and options.dieWithParent, which Node does not have: checked here, applied by the
+// native side in the child before it becomes the new program.
 
 const { ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE, ERR_OUT_OF_RANGE } = require('../errors');
 const {
@@ -73,9 +73,8 @@ const OTHERS = {
   cgroup,
 };
 
-/** Returns options.limits in the form the native side takes, undefined when there are none. */
+/** Returns options.limits in the form the native side takes. */
 function validateLimits(limits) {
-  if (limits == null) return undefined;
   validateObject(limits, 'options.limits');
   const rlimits = [];
   const native = {};

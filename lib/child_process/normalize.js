@@ -1,6 +1,7 @@
 'use strict';
-// The many shapes of arguments that child_process takes, brought into one: a fresh options object that the rest reads
-// without looking at what the caller gave. Every error here is thrown before anything is started.
+// The many shapes of arguments that child_process takes, brought into one: a fresh options object
+// that the rest reads without looking at what the caller gave. Every error here is thrown before
+// anything is started.
 
 const { ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE } = require('../errors');
 const { warnsOnShellArguments } = require('../node_version');
@@ -13,14 +14,16 @@ const {
   validateString,
   validateUserId,
 } = require('../validators');
-const { validateLimits } = require('./limits');
+
+const DEFAULT_MAX_BUFFER = 1024 * 1024;
 
 // Without prototype: nothing can be read from it.
 const NO_OPTIONS = Object.freeze({ __proto__: null });
 
 /**
- * The caller's own options over a default for each known one. With every name present nothing can come in by way of
- * Object.prototype, and the object's shape is always the same, which an object without prototype would not be.
+ * The caller's own options over a default for each known one. With every name present nothing can
+ * come in by way of Object.prototype, and the object's shape is always the same, which an object
+ * without prototype would not be.
  */
 function ownOptions(options) {
   return {
@@ -39,7 +42,7 @@ function ownOptions(options) {
     signal: undefined,
     timeout: undefined,
     killSignal: undefined,
-    maxBuffer: undefined,
+    maxBuffer: DEFAULT_MAX_BUFFER,
     encoding: undefined,
     input: undefined,
     windowsHide: undefined,
@@ -93,7 +96,7 @@ function validateSpawnOptions(options) {
   if (options.dieWithParent != null) {
     validateBoolean(options.dieWithParent, 'options.dieWithParent');
   }
-  options.limits = validateLimits(options.limits);
+  if (options.limits != null) options.limits = require('./limits').validateLimits(options.limits);
 }
 
 let hasWarnedOnShellArguments = false;
@@ -119,7 +122,10 @@ function throughShell(options, args) {
   return ['-c', command];
 }
 
-/** The arguments of spawn() and spawnSync() as one object of our own; the environment is left to environment.js. */
+/**
+ * The arguments of spawn() and spawnSync() as one object of our own; the environment is left to
+ * environment.js.
+ */
 function normalizeSpawn(file, args, options) {
   validateString(file, 'file');
   validateNoNullBytes(file, 'file');
@@ -152,7 +158,10 @@ function normalizeSpawn(file, args, options) {
   return result;
 }
 
-/** The arguments of execFile() and execFileSync(): `args`, `options` and `callback` may each be left out. */
+/**
+ * The arguments of execFile() and execFileSync(): `args`, `options` and `callback` may each be left
+ * out.
+ */
 function normalizeExecFile(file, args, options, callback) {
   if (Array.isArray(args)) {
     args = args.slice();

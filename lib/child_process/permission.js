@@ -1,6 +1,7 @@
 'use strict';
-// Node's permission model as far as starting processes goes. Node does not enforce it on native code, so brood does:
-// without the permission nothing starts, and with it the flags are handed on to children (see environment.js).
+// Node's permission model as far as starting processes goes. Node does not enforce it on native
+// code, so brood does: without the permission nothing starts, and with it the flags are handed on
+// to children (see environment.js).
 
 const diagnostics = require('node:diagnostics_channel');
 const { ERR_ACCESS_DENIED } = require('../errors');
@@ -54,7 +55,10 @@ function quoteForNodeOptions(word) {
   return /[\s"\\]/.test(word) ? `"${word.replace(/["\\]/g, '\\$&')}"` : word;
 }
 
-/** The value NODE_OPTIONS needs in a child with arguments `args` for the flags of this process to hold there too. */
+/**
+ * The value NODE_OPTIONS needs in a child with arguments `args` for the flags of this process to
+ * hold there too.
+ */
 function withPermissionFlags(nodeOptions, args) {
   const isGiven = (word) => MODEL_FLAG.test(word);
   if (args.some(isGiven) || words(nodeOptions).some(isGiven)) return nodeOptions;

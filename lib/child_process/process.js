@@ -1,6 +1,6 @@
 'use strict';
-// The object behind `child._handle`: one process, by way of the native side. It knows nothing of streams or events;
-// whoever owns it sets `onexit`.
+// The object behind `child._handle`: one process, by way of the native side. It knows nothing of
+// streams or events; whoever owns it sets `onexit`.
 
 const binding = require('../binding');
 const { signalName } = require('../validators');
@@ -48,7 +48,10 @@ class Process {
   #isReferenced = true;
   #isWatched = false;
 
-  /** Starts the process and returns 0 or a negative errno; `slots` then holds the parent's ends of pipes. */
+  /**
+   * Starts the process and returns 0 or a negative errno; `slots` then holds the parent's ends of
+   * pipes.
+   */
   spawn(options, argv, env, slots, extraEnv) {
     if (!isCallbackSet) {
       binding.setProcessCallback(onProcessExit, usage);

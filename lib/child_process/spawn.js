@@ -2,7 +2,7 @@
 // spawn(): options in, a running ChildProcess out, with its timeout and its AbortSignal.
 
 const { addAbortListener } = require('node:events');
-const { debuglog } = require('node:util');
+const { debug } = require('../debug');
 const { AbortError } = require('../errors');
 const { timeoutEndsOn } = require('../node_version');
 const { validateAbortSignal, validateKillSignal, validateTimeout } = require('../validators');
@@ -11,14 +11,16 @@ const { environmentPairs, inheritsEnvironment } = require('./environment');
 const { normalizeSpawn } = require('./normalize');
 const { dispose } = require('./stock');
 
-const debug = debuglog('brood');
 const ownSpawn = ChildProcess.prototype.spawn;
 
-/** Leaves out the environment where the native side takes it over, unless somebody else reads the options first. */
+/**
+ * Leaves out the environment where the native side takes it over, unless somebody else reads the
+ * options first.
+ */
 function addEnvironment(options) {
   const isPrivate = ChildProcess.prototype.spawn === ownSpawn && !tracing.start.hasSubscribers;
   if (isPrivate && inheritsEnvironment(options)) options[inheritEnv] = true;
-  else options.envPairs = environmentPairs(options, options.args);
+  else options.envPairs = environmentPairs(options);
 }
 
 function killOnTimeout(child, timeout, killSignal) {

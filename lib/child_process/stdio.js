@@ -1,6 +1,7 @@
 'use strict';
-// The `stdio` option: from all the shapes it may have to a list of entries, one for each descriptor of the child; from
-// the entries to the array of numbers the native side takes; and from its answer to the parent's streams.
+// The `stdio` option: from all the shapes it may have to a list of entries, one for each descriptor
+// of the child; from the entries to the array of numbers the native side takes; and from its answer
+// to the parent's streams.
 
 const { inspect, types } = require('node:util');
 const net = require('node:net');
@@ -21,7 +22,7 @@ const usedByChild = Symbol('brood.usedByChild');
 let handles;
 /** Node's native handle classes are found only when an entry is an object that may hold one. */
 function nativeHandleType(value) {
-  handles ??= require('../ipc/handles');
+  handles ??= require('../ipc/native_handle');
   return handles.nativeHandleType(value);
 }
 
@@ -47,7 +48,10 @@ function nativeHandleOf(value) {
   return null;
 }
 
-/** One entry of the option as an object with its `type`; null for input that only a synchronous call ignores. */
+/**
+ * One entry of the option as an object with its `type`; null for input that only a synchronous call
+ * ignores.
+ */
 function stdioEntry(value, fd, isSync) {
   if (value == null) value = fd < 3 ? 'pipe' : 'ignore';
   if (typeof value === 'number') {
@@ -76,7 +80,10 @@ function stdioEntry(value, fd, isSync) {
   throw new ERR_INVALID_ARG_VALUE('stdio', value);
 }
 
-/** Returns the entries, at least three, and the descriptor the channel has in the child (-1 without channel). */
+/**
+ * Returns the entries, at least three, and the descriptor the channel has in the child (-1 without
+ * channel).
+ */
 function parseStdio(stdio, isSync) {
   const values = typeof stdio === 'string' ? expandStdio(stdio) : stdio;
   if (!Array.isArray(values)) throw new ERR_INVALID_ARG_VALUE('stdio', stdio);
@@ -95,7 +102,10 @@ function parseStdio(stdio, isSync) {
   return { entries, ipcFd };
 }
 
-/** What the native side is told about one entry, or undefined when the entry names no usable descriptor. */
+/**
+ * What the native side is told about one entry, or undefined when the entry names no usable
+ * descriptor.
+ */
 function slotOf(entry) {
   if (entry.type === 'ignore') return DEV_NULL;
   if (entry.ipc === true) return CHANNEL;

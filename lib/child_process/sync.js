@@ -1,9 +1,12 @@
 'use strict';
-// spawnSync(), execSync() and execFileSync(): the native side starts the child, feeds it, gathers its output and waits.
+// spawnSync(), execSync() and execFileSync(): the native side starts the child, feeds it, gathers
+// its output and waits.
 
-const { debuglog, types } = require('node:util');
+const { types } = require('node:util');
 const binding = require('../binding');
+const { debug } = require('../debug');
 const { ERR_INVALID_ARG_TYPE, errnoException, genericNodeError } = require('../errors');
+const { noOutput } = require('../node_version');
 const {
   signalName,
   validateKillSignal,
@@ -11,13 +14,11 @@ const {
   validateTimeout,
 } = require('../validators');
 const { environmentPairs, inheritsEnvironment, toBlock } = require('./environment');
-const { DEFAULT_MAX_BUFFER } = require('./exec');
 const { normalizeExec, normalizeExecFile, normalizeSpawn } = require('./normalize');
 const { requireChildPermission } = require('./permission');
 const { resourceUsage, spawnFlags } = require('./process');
 const { parseStdio, toSlots } = require('./stdio');
 
-const debug = debuglog('brood');
 const EINVAL = -22;
 const SIGTERM = 15;
 
@@ -32,7 +33,10 @@ function inputBytes(input, encoding) {
   );
 }
 
-/** Has the native side run the child; the answer of a child that could not even be described is made here. */
+/**
+ * Has the native side run the child; the answer of a child that could not even be described is made
+ * here.
+ */
 function run(options, entries, input) {
   requireChildPermission(options.file);
   const slots = toSlots(entries);
@@ -78,8 +82,8 @@ function toResult(answer, options) {
   result.signal = answer.signal === 0 ? null : signalName(answer.signal);
   result.output = decode(answer.output, options.encoding);
   result.pid = answer.pid;
-  result.stdout = result.output?.[1] ?? null;
-  result.stderr = result.output?.[2] ?? null;
+  result.stdout = result.output === null ? noOutput : result.output[1];
+  result.stderr = result.output === null ? noOutput : result.output[2];
   // Not enumerable, so that results compare as those of Node do.
   if (answer.usage) {
     Object.defineProperty(result, 'resourceUsage', { value: resourceUsage(answer.usage) });
@@ -90,10 +94,9 @@ function toResult(answer, options) {
 function spawnSync(file, args, options) {
   const normalized = normalizeSpawn(file, args, options);
   if (!inheritsEnvironment(normalized)) {
-    normalized.envPairs = environmentPairs(normalized, normalized.args);
+    normalized.envPairs = environmentPairs(normalized);
   }
   debug('spawnSync', normalized);
-  if (normalized.maxBuffer === undefined) normalized.maxBuffer = DEFAULT_MAX_BUFFER;
   validateTimeout(normalized.timeout);
   validateMaxBuffer(normalized.maxBuffer);
   normalized.killSignal = validateKillSignal(normalized.killSignal);
@@ -111,7 +114,10 @@ function failure(result, command) {
   return genericNodeError(`Command failed: ${command}${output}`, result);
 }
 
-/** Shows the child's standard error, unless the caller has said where it goes, and returns its output or throws. */
+/**
+ * Shows the child's standard error, unless the caller has said where it goes, and returns its
+ * output or throws.
+ */
 function outputOf(result, options, command) {
   if (!options.stdio && result.stderr) process.stderr.write(result.stderr);
   const error = failure(result, command);

@@ -257,8 +257,8 @@ impl Entry {
                     let detail = |env| value::string(env, text.as_bytes(), false);
                     return self.tell(environment, Event::Broken, detail, 0);
                 }
-                ReadEnd::Budget if to_the_end && self.reading.get() => {}
-                ReadEnd::Budget | ReadEnd::Drained => return,
+                ReadEnd::Budget | ReadEnd::ShortRead if to_the_end && self.reading.get() => {}
+                ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Drained => return,
             }
         }
     }

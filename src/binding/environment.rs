@@ -11,6 +11,7 @@ use napi::sys::{self, napi_env, napi_value};
 use napi::{Error, Result, Status, check_status};
 
 use super::channel::Channels;
+use super::process::Processes;
 use crate::uv::{Loop, Symbols};
 
 /// The state of one environment.
@@ -19,6 +20,7 @@ pub struct Environment {
     event_loop: Rc<Loop>,
     callbacks: RefCell<[sys::napi_ref; Callbacks::COUNT]>,
     channels: Channels,
+    processes: Processes,
     ending: Cell<bool>,
 }
 
@@ -52,6 +54,7 @@ impl Environment {
             event_loop: unsafe { Loop::from_raw(symbols, raw_loop) },
             callbacks: RefCell::new([ptr::null_mut(); Callbacks::COUNT]),
             channels: Channels::default(),
+            processes: Processes::default(),
             ending: Cell::new(false),
         });
         let shared = Rc::into_raw(state.clone()).cast_mut().cast();
@@ -93,6 +96,11 @@ impl Environment {
         &self.channels
     }
 
+    /// The environment's child processes.
+    pub fn processes(&self) -> &Processes {
+        &self.processes
+    }
+
     /// Whether the environment is being torn down: JavaScript must not be called any more.
     pub fn is_ending(&self) -> bool {
         self.ending.get()
@@ -120,6 +128,7 @@ impl Environment {
     fn close_all(&self) {
         self.ending.set(true);
         self.channels.close_all();
+        self.processes.close_all();
     }
 }
 

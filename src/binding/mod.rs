@@ -6,8 +6,11 @@
 
 mod callback;
 mod channel;
+mod command;
 mod descriptor;
 mod environment;
+mod process;
+mod spawn_sync;
 mod value;
 
 use napi::bindgen_prelude::{Env, JsValue, Object};
@@ -39,4 +42,9 @@ fn init(exports: Object, env: Env) -> Result<()> {
     )
 }
 
-const AREAS: &[&[Function]] = &[channel::FUNCTIONS, descriptor::FUNCTIONS];
+const AREAS: &[&[Function]] = &[
+    channel::FUNCTIONS,
+    descriptor::FUNCTIONS,
+    process::FUNCTIONS,
+    spawn_sync::FUNCTIONS,
+];

@@ -1,8 +1,9 @@
 //! Small helpers around raw Node-API values for the functions on the hot path. What JavaScript
 //! passes here comes from `lib/`, which has validated it: a wrong type reads as a default.
 
-use std::ffi::c_void;
-use std::ptr;
+use std::cell::Cell;
+use std::ffi::{CStr, c_void};
+use std::ptr::{self, NonNull};
 
 use napi::sys::{self, napi_callback_info, napi_env, napi_value};
 use napi::{Result, check_status};
@@ -266,4 +267,88 @@ pub fn buffer_copy(env: napi_env, bytes: &[u8]) -> napi_value {
         sys::napi_create_buffer_copy(env, bytes.len(), data, ptr::null_mut(), &mut result);
     }
     result
+}
+
+/// A property of an object, unless it is undefined or null.
+pub fn get_property(env: napi_env, object: napi_value, name: &CStr) -> Option<napi_value> {
+    let mut result = ptr::null_mut();
+    // SAFETY: the object is live in the current scope; the name is NUL-terminated.
+    let status = unsafe { sys::napi_get_named_property(env, object, name.as_ptr(), &mut result) };
+    let is_there = status == sys::Status::napi_ok
+        && !matches!(
+            type_of(env, result),
+            sys::ValueType::napi_undefined | sys::ValueType::napi_null
+        );
+    is_there.then_some(result)
+}
+
+/// The elements of an array; none of anything else.
+pub fn elements(env: napi_env, array: napi_value) -> Vec<napi_value> {
+    let mut length = 0;
+    // SAFETY: anything but an array leaves the length at 0; the array is live in this scope.
+    unsafe {
+        sys::napi_get_array_length(env, array, &mut length);
+        (0..length)
+            .map(|index| {
+                let mut element = ptr::null_mut();
+                sys::napi_get_element(env, array, index, &mut element);
+                element
+            })
+            .collect()
+    }
+}
+
+/// `null`.
+pub fn null(env: napi_env) -> napi_value {
+    let mut result = ptr::null_mut();
+    // SAFETY: looks up a singleton.
+    unsafe { sys::napi_get_null(env, &mut result) };
+    result
+}
+
+/// A new object with these properties.
+pub fn object<const N: usize>(env: napi_env, properties: [(&CStr, napi_value); N]) -> napi_value {
+    let mut result = ptr::null_mut();
+    // SAFETY: creates a value in the current scope, then fills it with live ones.
+    unsafe {
+        sys::napi_create_object(env, &mut result);
+        for (name, value) in properties {
+            sys::napi_set_named_property(env, result, name.as_ptr(), value);
+        }
+    }
+    result
+}
+
+/// A JavaScript value that is kept; empty at first. Used on its environment's thread only.
+#[derive(Default)]
+pub struct Reference(Cell<Option<(napi_env, NonNull<sys::napi_ref__>)>>);
+
+impl Reference {
+    /// Keeps `value` from now on.
+    pub fn set(&self, env: napi_env, value: napi_value) {
+        self.clear();
+        let mut reference = ptr::null_mut();
+        // SAFETY: the value is live in the current scope.
+        unsafe { sys::napi_create_reference(env, value, 1, &mut reference) };
+        self.0
+            .set(NonNull::new(reference).map(|reference| (env, reference)));
+    }
+
+    /// The value; null (which is no JavaScript value) when there is none.
+    pub fn get(&self, env: napi_env) -> napi_value {
+        let mut result = ptr::null_mut();
+        if let Some((_, reference)) = self.0.get() {
+            // SAFETY: the reference is live until `clear`.
+            unsafe { sys::napi_get_reference_value(env, reference.as_ptr(), &mut result) };
+        }
+        result
+    }
+
+    /// Keeps nothing any more.
+    pub fn clear(&self) {
+        if let Some((env, reference)) = self.0.take() {
+            // SAFETY: created by `set`, deleted once, on the environment's thread.
+            unsafe { sys::napi_delete_reference(env, reference.as_ptr()) };
+        }
+    }
 }

@@ -19,9 +19,12 @@ pub enum HandleSlot {
 /// Why a receive stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadEnd {
-    /// Nothing more is there now. A short read counts as such, so the readiness that calls
-    /// [`receive`](super::Channel::receive) again must be level-triggered.
+    /// Nothing more is there now.
     Drained,
+    /// A read brought less than it could have. Usually nothing more is there now, so asking is
+    /// left to the next readiness; who has none to wait for (it is edge-triggered, or was lost
+    /// with an error) calls [`receive`](super::Channel::receive) again.
+    ShortRead,
     /// The byte budget is used up; there may be more.
     Budget,
     /// The peer closed its end between two messages, or was seen closed before.

@@ -93,10 +93,11 @@ mod tests {
     proptest! {
         #[test]
         fn bytes_come_out_as_they_went_in(steps in prop::collection::vec(
-            (prop::collection::vec(any::<u8>(), 0..9000), 0usize..9000), 0..20)
+            (any::<u8>(), 0usize..9000, 0usize..9000), 0..20)
         ) {
             let (mut buffer, mut model) = (Buffer::default(), Vec::new());
-            for (bytes, consumed) in steps {
+            for (byte, appended, consumed) in steps {
+                let bytes = vec![byte; appended];
                 buffer.append(&bytes);
                 model.extend_from_slice(&bytes);
                 prop_assert_eq!(buffer.filled(), &model[..]);

@@ -262,7 +262,7 @@ impl<T: Transport> Channel<T> {
 
     // Receiving.
 
-    /// Reads until nothing is left or `budget` bytes are reached. Acknowledgements found are
+    /// Reads until nothing seems left or `budget` bytes are reached. Acknowledgements found are
     /// applied to the queue, which is flushed if one releases something; look at
     /// [`completed`](Self::completed), [`wants_writable`](Self::wants_writable) and
     /// [`next_event`](Self::next_event) afterwards.
@@ -393,7 +393,7 @@ impl<T: Transport> Channel<T> {
             }
             // Descriptors end a read early, with more behind them.
             if bytes < asked && alone {
-                return ReadEnd::Drained;
+                return ReadEnd::ShortRead;
             }
             left = left.saturating_sub(bytes);
             if left == 0 {

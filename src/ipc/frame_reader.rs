@@ -305,3 +305,285 @@ fn payload(framing: Framing, ends: &[u32], index: usize) -> Range<usize> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Controls = Vec<(usize, Control)>;
+
+    fn frame(framing: Framing, payload: &[u8]) -> Vec<u8> {
+        match framing {
+            Framing::JsonLines => [payload, b"\n"].concat(),
+            Framing::Advanced => [&(payload.len() as u32).to_be_bytes(), payload].concat(),
+        }
+    }
+
+    fn handle(framing: Framing) -> &'static [u8] {
+        match framing {
+            Framing::JsonLines => br#"{"cmd":"NODE_HANDLE","type":"net.Socket","msg":1}"#,
+            Framing::Advanced => b"\xff\x0fo\"\x03cmd\"\x0bNODE_HANDLE\"\x03msgI\x02{\x02",
+        }
+    }
+
+    /// Feeds a piece, however much room there is for it.
+    fn feed(
+        reader: &mut FrameReader,
+        mut piece: &[u8],
+        controls: &mut Controls,
+    ) -> Result<(), ReceiveError> {
+        while !piece.is_empty() {
+            let room = reader.room();
+            let n = piece.len().min(room.len());
+            room[..n].copy_from_slice(&piece[..n]);
+            piece = &piece[n..];
+            reader.advance(n, false, controls)?;
+        }
+        Ok(())
+    }
+
+    fn payloads(frames: &Frames) -> Vec<Vec<u8>> {
+        (0..frames.len())
+            .map(|i| frames.region()[frames.range(i)].to_vec())
+            .collect()
+    }
+
+    /// Feeds pieces and takes the frames after each, or all at the end.
+    fn read_all(
+        framing: Framing,
+        pieces: &[&[u8]],
+        take_often: bool,
+    ) -> (Vec<Vec<u8>>, Vec<Control>, usize) {
+        let mut reader = FrameReader::new(framing, 1000);
+        let (mut all, mut kinds) = (Vec::new(), Vec::new());
+        let mut controls = Controls::new();
+        for (i, piece) in pieces.iter().enumerate() {
+            feed(&mut reader, piece, &mut controls).unwrap();
+            if take_often || i + 1 == pieces.len() {
+                let frames = reader.take();
+                for (index, control) in controls.drain(..) {
+                    let payload = &frames.region()[frames.range(index)];
+                    assert!(payload.windows(11).any(|part| part == b"NODE_HANDLE"));
+                    kinds.push(control);
+                }
+                all.extend(payloads(&frames));
+                reader.recycle(frames);
+            }
+        }
+        (all, kinds, reader.unfinished())
+    }
+
+    #[test]
+    fn every_two_split_points_give_the_same_frames() {
+        for framing in [Framing::JsonLines, Framing::Advanced] {
+            let (ack, nack) = match framing {
+                Framing::JsonLines => (json_lines::ACK, json_lines::NACK),
+                Framing::Advanced => (advanced::ACK, advanced::NACK),
+            };
+            let sent = [
+                b"1",
+                handle(framing),
+                ack,
+                "\"z\u{fc}\u{20ac}\"".as_bytes(),
+                nack,
+                b"{}",
+            ];
+            let mut stream: Vec<u8> = sent.iter().flat_map(|p| frame(framing, p)).collect();
+            stream.extend_from_slice(&frame(framing, b"unfinished")[..7]);
+            let controls = [Control::Handle, Control::Ack, Control::Nack];
+            for first in 0..=stream.len() {
+                for second in first..=stream.len() {
+                    let (a, rest) = stream.split_at(first);
+                    let (b, c) = rest.split_at(second - first);
+                    for take_often in [false, true] {
+                        let (got, kinds, left) = read_all(framing, &[a, b, c], take_often);
+                        assert_eq!(got, sent, "{framing:?} {first} {second}");
+                        assert_eq!(kinds, controls, "{framing:?} {first} {second}");
+                        assert_eq!(left, 7);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn json_lines_come_as_one_array_text_from_which_each_can_be_had_again() {
+        let mut reader = FrameReader::new(Framing::JsonLines, 1000);
+        feed(
+            &mut reader,
+            b"1\n{\"a\":[2,3]}\n\"x\"\n\"rest",
+            &mut Vec::new(),
+        )
+        .unwrap();
+        let frames = reader.take();
+        assert_eq!(frames.json_array(), b"[1,{\"a\":[2,3]},\"x\"]");
+        assert_eq!(payloads(&frames), [&b"1"[..], b"{\"a\":[2,3]}", b"\"x\""]);
+        assert!(frames.is_ascii());
+        feed(&mut reader, "\u{e9}\"\n".as_bytes(), &mut Vec::new()).unwrap();
+        let frames = reader.take();
+        assert_eq!(frames.json_array(), "[\"rest\u{e9}\"]".as_bytes());
+        assert!(!frames.is_ascii());
+        assert_eq!(reader.take().json_array(), b"[]");
+    }
+
+    #[test]
+    fn frames_before_a_fault_can_still_be_taken() {
+        let mut reader = FrameReader::new(Framing::Advanced, 1000);
+        let stream = [frame(Framing::Advanced, b"good"), vec![0; 4]].concat();
+        let result = feed(&mut reader, &stream, &mut Vec::new());
+        assert_eq!(result, Err(ReceiveError::EmptyFrame));
+        assert_eq!(payloads(&reader.take()), [b"good"]);
+    }
+
+    #[test]
+    fn preloaded_bytes_come_first() {
+        for framing in [Framing::JsonLines, Framing::Advanced] {
+            let stream = [frame(framing, b"one"), frame(framing, b"two")].concat();
+            for cut in 0..stream.len() {
+                let mut reader = FrameReader::new(framing, 1000);
+                reader.preload(&stream[..cut]);
+                reader.advance(0, false, &mut Vec::new()).unwrap();
+                feed(&mut reader, &stream[cut..], &mut Vec::new()).unwrap();
+                assert_eq!(payloads(&reader.take()), [b"one", b"two"]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_refused_at_the_limit_with_bounded_memory() {
+        let limit = 40 << 20;
+        let mut reader = FrameReader::new(Framing::JsonLines, limit);
+        let error = loop {
+            let room = reader.room();
+            let n = room.len();
+            room.fill(b'x');
+            if let Err(error) = reader.advance(n, false, &mut Vec::new()) {
+                break error;
+            }
+        };
+        assert!(matches!(error, ReceiveError::MessageTooLarge { limit: l, .. } if l == limit));
+        assert!(reader.memory() <= limit + STEP + READ);
+    }
+
+    #[test]
+    fn an_announced_length_alone_takes_no_memory() {
+        let mut reader = FrameReader::new(Framing::Advanced, 1 << 30);
+        feed(&mut reader, &[0x3f, 0xff, 0xff, 0xff, 1], &mut Vec::new()).unwrap();
+        assert!(reader.memory() <= 2 * READ);
+    }
+
+    #[test]
+    fn memory_shrinks_back_after_a_large_message() {
+        for framing in [Framing::JsonLines, Framing::Advanced] {
+            let mut reader = FrameReader::new(framing, 1 << 30);
+            feed(
+                &mut reader,
+                &frame(framing, &vec![b'x'; 20 << 20]),
+                &mut Vec::new(),
+            )
+            .unwrap();
+            let frames = reader.take();
+            reader.recycle(frames);
+            assert_eq!(reader.memory(), 0);
+        }
+    }
+
+    #[test]
+    fn small_batches_keep_little_memory_and_reuse_it() {
+        let mut reader = FrameReader::new(Framing::JsonLines, 1 << 30);
+        for _ in 0..100 {
+            feed(&mut reader, b"1\n2\n3", &mut Vec::new()).unwrap();
+            let frames = reader.take();
+            reader.recycle(frames);
+        }
+        assert!(reader.memory() <= 5 * READ, "{}", reader.memory());
+    }
+
+    /// Frames the obvious way: payloads, the error, bytes left.
+    fn reference(
+        framing: Framing,
+        stream: &[u8],
+        limit: usize,
+    ) -> (Vec<Vec<u8>>, Option<ReceiveError>) {
+        let (mut got, mut rest) = (Vec::new(), stream);
+        loop {
+            let (start, end, next) = match framing {
+                Framing::JsonLines => match rest.iter().position(|&byte| byte == b'\n') {
+                    Some(end) => (0, end, end + 1),
+                    None if rest.len() > limit => (0, limit + 1, 0),
+                    None => return (got, None),
+                },
+                Framing::Advanced if rest.len() < 4 => return (got, None),
+                Framing::Advanced => {
+                    let size = u32::from_be_bytes(rest[..4].try_into().unwrap()) as usize;
+                    (4, 4 + size, 4 + size)
+                }
+            };
+            match end - start {
+                0 if framing == Framing::Advanced => return (got, Some(ReceiveError::EmptyFrame)),
+                size if size > limit => {
+                    return (got, Some(ReceiveError::MessageTooLarge { size, limit }));
+                }
+                _ if rest.len() < next => return (got, None),
+                _ => {
+                    got.push(rest[start..end].to_vec());
+                    rest = &rest[next..];
+                }
+            }
+        }
+    }
+
+    /// Bytes that look like frames often enough.
+    fn streams() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..20),
+            Just(b"\n".to_vec()),
+            Just(vec![0, 0, 0]),
+            Just(vec![0, 0, 0, 3, 1, 2, 3]),
+            Just(frame(Framing::Advanced, handle(Framing::Advanced))),
+            Just(frame(Framing::JsonLines, handle(Framing::JsonLines))),
+            Just(frame(Framing::JsonLines, json_lines::ACK)),
+            Just(vec![b'x'; 90]),
+        ];
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_in_arbitrary_pieces_are_framed_like_the_reference(
+            stream in streams(),
+            cuts in prop::collection::vec(1usize..40, 1..30),
+            advanced: bool,
+            take_often: bool,
+        ) {
+            let framing = if advanced { Framing::Advanced } else { Framing::JsonLines };
+            let limit = 100;
+            let (expected, expected_error) = reference(framing, &stream, limit);
+            let mut reader = FrameReader::new(framing, limit);
+            let (mut got, mut error, mut rest) = (Vec::new(), None, &stream[..]);
+            for cut in cuts.iter().cycle() {
+                let (piece, later) = rest.split_at((*cut).min(rest.len()));
+                rest = later;
+                error = feed(&mut reader, piece, &mut Vec::new()).err();
+                if take_often || rest.is_empty() || error.is_some() {
+                    let frames = reader.take();
+                    got.extend(payloads(&frames));
+                    reader.recycle(frames);
+                }
+                if rest.is_empty() || error.is_some() {
+                    break;
+                }
+            }
+            prop_assert_eq!(got, expected);
+            match (error, expected_error) {
+                // How much of an endless line was seen depends on the pieces.
+                (Some(ReceiveError::MessageTooLarge { size, .. }),
+                 Some(ReceiveError::MessageTooLarge { .. })) => prop_assert!(size > limit),
+                (error, expected) => prop_assert_eq!(error, expected),
+            }
+            prop_assert!(reader.memory() <= 4 * READ);
+        }
+    }
+}

@@ -17,6 +17,8 @@ mod transport;
 pub mod shared;
 
 #[cfg(test)]
+mod channel_tests;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod model_tests;

@@ -1,6 +1,15 @@
-//! The system's interface where the standard library and nix do not reach: the only `unsafe`
-//! beside libuv's and Node-API's.
+//! Below everything else: the system calls neither the standard library nor nix offers in the form
+//! we need, behind safe functions. It decides nothing: what to launch, watch or signal, and what
+//! to do about a failure, is said above.
 
 pub mod descriptor;
+pub mod environ;
 pub mod exit;
+pub mod features;
+pub mod launch;
+pub mod pidfd;
 pub mod socket;
+pub mod strings;
+
+mod child;
+mod stack;

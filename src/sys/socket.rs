@@ -184,3 +184,150 @@ fn retry(mut call: impl FnMut() -> libc::ssize_t) -> Result<usize, Errno> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+    use super::*;
+
+    fn pair() -> (UnixStream, UnixStream) {
+        UnixStream::pair().unwrap()
+    }
+
+    fn complete(received: Received) -> Vec<OwnedFd> {
+        match received.ancillary {
+            Ancillary::Complete(descriptors) => descriptors,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn send_bytes(socket: &UnixStream, bytes: &[u8]) -> Result<usize, Errno> {
+        send(socket.as_fd(), &[IoSlice::new(bytes)], &[])
+    }
+
+    #[test]
+    fn slices_go_out_as_one_run_of_bytes() {
+        let (ours, theirs) = pair();
+        let slices = [IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"cd")];
+        assert_eq!(send(ours.as_fd(), &slices, &[]), Ok(4));
+        let mut buffer = [0; 10];
+        let received = receive(theirs.as_fd(), &mut buffer).unwrap();
+        assert!(matches!(
+            received,
+            Received {
+                bytes: 4,
+                ancillary: Ancillary::None
+            }
+        ));
+        assert_eq!(&buffer[..4], b"abcd");
+    }
+
+    #[test]
+    fn an_empty_socket_and_a_full_one_report_eagain_even_in_blocking_mode() {
+        let (ours, theirs) = pair();
+        let mut buffer = [0; 10];
+        assert_eq!(
+            receive(theirs.as_fd(), &mut buffer).unwrap_err(),
+            Errno::EAGAIN
+        );
+        let block = vec![0; 1 << 20];
+        while send_bytes(&ours, &block).is_ok() {}
+        assert_eq!(send_bytes(&ours, &block), Err(Errno::EAGAIN));
+    }
+
+    #[test]
+    fn a_closed_peer_is_end_of_file_and_epipe_without_a_signal() {
+        let (ours, theirs) = pair();
+        drop(theirs);
+        assert_eq!(receive(ours.as_fd(), &mut [0; 10]).unwrap().bytes, 0);
+        assert_eq!(send_bytes(&ours, b"x"), Err(Errno::EPIPE));
+    }
+
+    #[test]
+    fn a_peer_that_closes_with_unread_data_resets_once() {
+        let (ours, theirs) = pair();
+        send_bytes(&ours, b"never read").unwrap();
+        send_bytes(&theirs, b"last words").unwrap();
+        drop(theirs);
+        let mut buffer = [0; 100];
+        assert_eq!(receive(ours.as_fd(), &mut buffer).unwrap().bytes, 10);
+        assert_eq!(
+            receive(ours.as_fd(), &mut buffer).unwrap_err(),
+            Errno::ECONNRESET
+        );
+        assert_eq!(receive(ours.as_fd(), &mut buffer).unwrap().bytes, 0);
+    }
+
+    #[test]
+    fn two_hundred_and_fifty_three_descriptors_fit_one_message_and_no_more() {
+        let (ours, theirs) = pair();
+        let one = ours.as_fd();
+        let too_many = vec![one; MAX_DESCRIPTORS + 1];
+        let byte = [IoSlice::new(b"x")];
+        assert_eq!(send(one, &byte, &too_many), Err(Errno::EINVAL));
+        assert_eq!(send(one, &byte, &too_many[1..]), Ok(1));
+        let descriptors = complete(receive(theirs.as_fd(), &mut [0; 10]).unwrap());
+        assert_eq!(descriptors.len(), MAX_DESCRIPTORS);
+    }
+
+    #[test]
+    fn received_descriptors_are_closed_on_exec() {
+        let (ours, theirs) = pair();
+        send(ours.as_fd(), &[IoSlice::new(b"x")], &[ours.as_fd()]).unwrap();
+        let descriptors = complete(receive(theirs.as_fd(), &mut [0; 10]).unwrap());
+        let flags = fcntl(&descriptors[0], FcntlArg::F_GETFD).unwrap();
+        assert_eq!(FdFlag::from_bits_retain(flags), FdFlag::FD_CLOEXEC);
+    }
+
+    #[test]
+    fn descriptors_without_a_byte_to_travel_with_are_refused() {
+        let (ours, _theirs) = pair();
+        let one = ours.as_fd();
+        assert_eq!(send(one, &[], &[one]), Err(Errno::EINVAL));
+        assert_eq!(send(one, &[IoSlice::new(b"")], &[one]), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn a_read_into_nothing_is_not_mistaken_for_end_of_file() {
+        let (ours, theirs) = pair();
+        send_bytes(&ours, b"x").unwrap();
+        assert_eq!(receive(theirs.as_fd(), &mut []).unwrap_err(), Errno::EINVAL);
+    }
+
+    #[test]
+    fn more_slices_than_the_system_takes_are_sent_in_part() {
+        let (ours, _theirs) = pair();
+        let slices = vec![IoSlice::new(b"x"); MAX_SLICES + 1];
+        assert_eq!(send(ours.as_fd(), &slices, &[]), Ok(MAX_SLICES));
+    }
+
+    /// The trap for which a receiver needs a queue of descriptors.
+    #[test]
+    fn the_tail_of_a_large_message_is_read_together_with_the_next_descriptor() {
+        let (ours, theirs) = pair();
+        let first = vec![b'1'; 50_000];
+        assert_eq!(
+            send(ours.as_fd(), &[IoSlice::new(&first)], &[ours.as_fd()]),
+            Ok(50_000)
+        );
+        assert_eq!(
+            send(ours.as_fd(), &[IoSlice::new(b"2")], &[ours.as_fd()]),
+            Ok(1)
+        );
+        let mut buffer = vec![0; 200_000];
+        let one = receive(theirs.as_fd(), &mut buffer).unwrap();
+        assert!(
+            one.bytes < first.len(),
+            "it ends behind the first kernel buffer"
+        );
+        let head = one.bytes;
+        assert_eq!(complete(one).len(), 1);
+        let rest = receive(theirs.as_fd(), &mut buffer).unwrap();
+        assert_eq!(rest.bytes, first.len() + 1 - head);
+        assert_eq!(complete(rest).len(), 1);
+    }
+}

@@ -1,0 +1,41 @@
+'use strict';
+// What was sent before the end of a process arrives, whatever ended it.
+
+const { once } = require('node:events');
+const { fork } = require('../..');
+const { ROOT, fixture, runNode } = require('../helpers/run');
+
+const REGISTER = `${ROOT}/register.js`;
+
+test.each(['exit', 'throw', 'disconnect'])(
+  'all 10 000 messages of a child arrive when it ends by %s right after sending',
+  async (how) => {
+    const child = fork(fixture('exit-after-sends.js'), [how], {
+      execArgv: ['-r', REGISTER],
+      stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+    });
+    const received = [];
+    child.on('message', ({ i }) => received.push(i));
+    await once(child, 'close');
+    expect(received).toEqual(Array.from({ length: 10_000 }, (_, i) => i));
+  },
+);
+
+test('all 10 000 messages of a parent arrive when it calls process.exit() after sending', async () => {
+  const { stdout, code } = await runNode([fixture('parent-exits.js')]);
+  expect(code).toBe(0);
+  expect(JSON.parse(stdout)).toEqual(Array.from({ length: 10_000 }, (_, i) => i));
+});
+
+test('messages a peer does not read within the bound are counted on stderr', async () => {
+  const script = `
+    const { spawn } = require(${JSON.stringify(ROOT)});
+    const child = spawn('sleep', ['5'], { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
+    for (let i = 0; i < 100; i++) child.send('x'.repeat(100_000));
+    process.on('exit', () => child.kill('SIGSTOP'));
+    process.exit(0);
+  `;
+  const { stderr, code } = await runNode(['-e', script]);
+  expect(code).toBe(0);
+  expect(stderr).toMatch(/brood: \d+ IPC messages were not sent before the process ended/);
+});

@@ -1,0 +1,152 @@
+'use strict';
+// A child that does not keep to the protocol is cut off with an error that says what it did; the
+// parent goes on, and holds nothing of it afterwards.
+
+const { once } = require('node:events');
+const { spawn, fork } = require('../..');
+const { fixture } = require('../helpers/run');
+const { expectNoLeaks } = require('../helpers/leaks');
+
+const MEBIBYTE = 2 ** 20;
+
+/** Runs a child that writes `bytes` into its channel; resolves with the error that cut it off. */
+async function errorAfter(bytes, { then = 'stay', ...options } = {}) {
+  const argument = Buffer.from(bytes).toString('base64');
+  const child = fork(fixture('raw-child.js'), [argument, then], options);
+  const closed = once(child, 'close');
+  const [error] = await once(child, 'error');
+  expect(child.connected).toBe(false);
+  expect(child.channel).toBe(null);
+  child.kill('SIGKILL');
+  await closed;
+  return error;
+}
+
+/** Runs a Python child that has `sock`, the channel, and `other`, a socket to give away. */
+function python(body) {
+  const script = `
+import socket, os, array, time
+sock = socket.socket(fileno=int(os.environ['NODE_CHANNEL_FD']))
+other = socket.socket()
+def send(data, fds):
+    sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', fds))])
+${body}
+sock.recv(1)
+`;
+  return spawn('python3', ['-c', script], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+}
+
+test.each([
+  ['a line that is not JSON', 'this is not JSON\n'],
+  ['an empty line', '\n'],
+  ['two values in one line', '1,2\n'],
+  ['lines that are JSON only together', '[1\n2]\n'],
+])('%s cuts the child off', async (_, bytes) => {
+  await expectNoLeaks(async () => {
+    const error = await errorAfter(bytes);
+    expect(error.code).toBe('ERR_BROOD_IPC_PROTOCOL');
+    expect(error.message).toMatch(/could not be decoded/);
+  });
+});
+
+test('messages before a bad line are delivered, those after it are not', async () => {
+  const argument = Buffer.from('1\n2\nbad\n3\n').toString('base64');
+  const child = fork(fixture('raw-child.js'), [argument]);
+  const messages = [];
+  child.on('message', (message) => messages.push(message));
+  const closed = once(child, 'close');
+  await once(child, 'error');
+  await closed;
+  expect(messages).toEqual([1, 2]);
+});
+
+test('a line longer than maxMessageSize cuts the child off before it is all in memory', async () => {
+  const before = process.memoryUsage.rss();
+  const error = await errorAfter('x'.repeat(65_536), { maxMessageSize: 1024 });
+  expect(error.message).toMatch(/65536 bytes or more|bytes or more, the limit is 1024/);
+  expect(process.memoryUsage.rss() - before).toBeLessThan(64 * MEBIBYTE);
+});
+
+test('a channel that ends in the middle of a message says so', async () => {
+  const error = await errorAfter('{"half":', { then: 'leave' });
+  expect(error.message).toMatch(/8 bytes into an unfinished message/);
+});
+
+test.each([
+  ['a length of zero', [0, 0, 0, 0], /length of zero/],
+  ['a length beyond the limit', [0xff, 0xff, 0xff, 0xff], /the limit is/],
+  ['bytes V8 cannot deserialize', [0, 0, 0, 3, 0xff, 0x0f, 0xee], /could not be decoded/],
+])('advanced: %s cuts the child off', async (_, bytes, expected) => {
+  await expectNoLeaks(async () => {
+    const error = await errorAfter(bytes, { serialization: 'advanced' });
+    expect(error.message).toMatch(expected);
+  });
+});
+
+test('a NODE_HANDLE of an unknown type cuts the child off and closes the descriptor', async () => {
+  await expectNoLeaks(async () => {
+    const child = python(
+      `send(b'{"cmd":"NODE_HANDLE","type":"__proto__","msg":1}\\n', [other.fileno()])`,
+    );
+    const closed = once(child, 'close');
+    const [error] = await once(child, 'error');
+    expect(error.message).toMatch(/no known type of handle/);
+    await closed;
+  });
+});
+
+test('a descriptor that is not the socket it is said to be cuts the child off', async () => {
+  await expectNoLeaks(async () => {
+    const child = python(
+      `send(b'{"cmd":"NODE_HANDLE","type":"dgram.Native","msg":1}\\n', [other.fileno()])`,
+    );
+    const closed = once(child, 'close');
+    const [error] = await once(child, 'error');
+    expect(error.message).toMatch(/another kind of socket/);
+    await closed;
+  });
+});
+
+test('a NODE_HANDLE without a descriptor is answered with NODE_HANDLE_NACK', async () => {
+  const child = python(`
+sock.sendall(b'{"cmd":"NODE_HANDLE","type":"net.Socket","msg":1}\\n')
+reply = sock.recv(1000)
+sock.sendall(b'{"reply": ' + reply.strip() + b'}\\n')
+`);
+  const [message] = await once(child, 'message');
+  expect(message).toEqual({ reply: { cmd: 'NODE_HANDLE_NACK' } });
+  child.disconnect();
+  await once(child, 'close');
+});
+
+test('descriptors that belong to no message are closed, and too many cut the child off', async () => {
+  await expectNoLeaks(async () => {
+    const child = python(`
+for i in range(10):
+    send(b'1\\n', [other.fileno()] * 30)
+`);
+    const closed = once(child, 'close');
+    const [error] = await once(child, 'error');
+    expect(error.message).toMatch(/descriptors that belong to no message/);
+    await closed;
+  });
+});
+
+test('without an error listener the parent is warned and lives', async () => {
+  const warned = once(process, 'warning');
+  const argument = Buffer.from('rubbish\n').toString('base64');
+  const child = fork(fixture('raw-child.js'), [argument]);
+  const closed = once(child, 'close');
+  const [warning] = await warned;
+  expect(warning.code).toBe('ERR_BROOD_IPC_PROTOCOL');
+  await closed;
+});
+
+test('an acknowledgement nobody waits for is ignored', async () => {
+  const bytes = Buffer.from('{"cmd":"NODE_HANDLE_ACK"}\n{"cmd":"NODE_HANDLE_NACK"}\n"fine"\n');
+  const child = fork(fixture('raw-child.js'), [bytes.toString('base64')]);
+  const [message] = await once(child, 'message');
+  expect(message).toBe('fine');
+  child.disconnect();
+  await once(child, 'close');
+});

@@ -1,0 +1,197 @@
+'use strict';
+// Messages between a parent and a child: order, callbacks, return values, states, reference counts.
+
+const { once } = require('node:events');
+const { AsyncLocalStorage } = require('node:async_hooks');
+const { fork, spawn } = require('../..');
+const { ROOT, fixture, runNode } = require('../helpers/run');
+const { expectNoLeaks } = require('../helpers/leaks');
+
+async function end(child) {
+  if (child.connected) child.disconnect();
+  await once(child, 'close');
+}
+
+/** Sends `values` to an echoing child and resolves with what comes back. */
+async function echo(values, options) {
+  const child = fork(fixture('echo.js'), options);
+  const received = [];
+  child.on('message', (message) => {
+    received.push(message);
+    if (received.length === values.length) child.disconnect();
+  });
+  for (const value of values) child.send(value);
+  await once(child, 'close');
+  return received;
+}
+
+describe.each(['json', 'advanced'])('%s', (serialization) => {
+  const stock = { serialization };
+  const brood = { serialization, execArgv: ['-r', `${ROOT}/register.js`] };
+
+  test.each([
+    ['a stock child', stock],
+    ['a child under register', brood],
+  ])('values survive the way to %s and back', async (_, options) => {
+    const values = ['', 'text', 'ünïcödé \u{1F600} \u2028', 0, -1.5, true, null, [], {}, { a: [1] }];
+    expect(await expectNoLeaks(() => echo(values, options))).toEqual(values);
+  });
+
+  test('20 000 messages of all sizes keep their order', async () => {
+    const values = Array.from({ length: 20_000 }, (_, i) => ({ i, pad: 'p'.repeat(i % 300) }));
+    expect(await echo(values, stock)).toEqual(values);
+  });
+
+  test('a message of 8 MB arrives whole', async () => {
+    const values = ['é'.repeat(4 << 20)];
+    expect(await echo(values, stock)).toEqual(values);
+  });
+});
+
+test('advanced carries what JSON cannot', async () => {
+  const values = [new Map([[1, new Set([2])]]), new Date(0), 10n, Buffer.from('bytes'), undefined];
+  const received = await echo(values.slice(0, 4), { serialization: 'advanced' });
+  expect(received).toEqual(values.slice(0, 4));
+  expect(Buffer.isBuffer(received[3])).toBe(true);
+});
+
+test('callbacks come in order, each with null, after send() has returned', async () => {
+  const child = fork(fixture('echo.js'));
+  const order = [];
+  const last = new Promise((resolve) => {
+    for (let i = 0; i < 5; i++) {
+      child.send(i, (error) => {
+        order.push([i, error]);
+        if (i === 4) resolve();
+      });
+    }
+  });
+  expect(order).toEqual([]);
+  await last;
+  expect(order).toEqual([0, 1, 2, 3, 4].map((i) => [i, null]));
+  await end(child);
+});
+
+test('send() returns false once 128 KiB are queued, and drain follows', async () => {
+  const child = fork(fixture('echo.js'), { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
+  child.kill('SIGSTOP');
+  let sent = 0;
+  while (child.send('x'.repeat(10_000))) sent++;
+  expect(sent).toBeGreaterThan(10);
+  const drained = once(child, 'drain');
+  child.kill('SIGCONT');
+  await drained;
+  await end(child);
+});
+
+test('sendAsync() resolves when the message is with the kernel and rejects on a closed channel', async () => {
+  const child = fork(fixture('echo.js'));
+  const reply = once(child, 'message');
+  await expect(child.sendAsync({ hello: 1 })).resolves.toBeUndefined();
+  expect((await reply)[0]).toEqual({ hello: 1 });
+  await end(child);
+  await expect(child.sendAsync('late')).rejects.toMatchObject({ code: 'ERR_IPC_CHANNEL_CLOSED' });
+});
+
+test('what was sent before disconnect() arrives, however much it is', async () => {
+  const child = fork(fixture('collect.js'), { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] });
+  let text = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk) => (text += chunk));
+  for (let i = 0; i < 100; i++) child.send('m'.repeat(20_000));
+  child.disconnect();
+  await once(child, 'close');
+  expect(JSON.parse(text)).toHaveLength(100);
+});
+
+test('messages that come before anybody listens are kept for the first listener', async () => {
+  const child = fork(fixture('echo.js'));
+  child.send('early');
+  await once(child, 'internalMessage-never', { signal: AbortSignal.timeout(300) }).catch(() => {});
+  const [message] = await once(child, 'message');
+  expect(message).toBe('early');
+  await end(child);
+});
+
+test('a NODE_ command is an internalMessage and no message', async () => {
+  const child = fork(fixture('echo.js'), { execArgv: ['-r', `${ROOT}/register.js`] });
+  const messages = [];
+  child.on('message', (message) => messages.push(message));
+  const script = { cmd: 'NODE_UNHEARD_OF', data: 1 };
+  const parent = spawn(
+    process.execPath,
+    ['-e', `process.send(${JSON.stringify(script)}); process.disconnect()`],
+    { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] },
+  );
+  parent.on('message', (message) => messages.push(message));
+  const [internal] = await once(parent, 'internalMessage');
+  await once(parent, 'close');
+  await end(child);
+  expect(internal).toEqual(script);
+  expect(messages).toEqual([]);
+});
+
+test('three sends reach the child although the parent then blocks for a second', async () => {
+  const script = `
+    const { fork } = require(${JSON.stringify(ROOT)});
+    const child = fork(${JSON.stringify(fixture('stamp.js'))});
+    child.once('message', () => {
+      const start = Date.now();
+      for (let i = 0; i < 3; i++) child.send(i);
+      while (Date.now() - start < 1000);
+      child.on('message', ({ at }) => {
+        console.log(at - start);
+        child.disconnect();
+      });
+    });
+  `;
+  const { stdout } = await runNode(['-e', script]);
+  expect(Number(stdout)).toBeLessThan(500);
+});
+
+test('callbacks and events run in the async context of whoever made the child', async () => {
+  const storage = new AsyncLocalStorage();
+  const seen = await storage.run('mine', async () => {
+    const child = fork(fixture('echo.js'));
+    const stores = [];
+    child.on('message', () => stores.push(storage.getStore()));
+    child.on('exit', () => stores.push(storage.getStore()));
+    child.send(1, () => stores.push(storage.getStore()));
+    await once(child, 'message');
+    await end(child);
+    return stores;
+  });
+  expect(seen).toEqual(['mine', 'mine', 'mine']);
+});
+
+test('an unreferenced channel lets the parent end', async () => {
+  const script = `
+    const { fork } = require(${JSON.stringify(ROOT)});
+    const child = fork(${JSON.stringify(fixture('echo.js'))}, { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
+    child.unref();
+    child.channel.unref();
+  `;
+  expect((await runNode(['-e', script])).code).toBe(0);
+});
+
+test('it works in a worker thread, also when the thread is terminated with children alive', async () => {
+  const script = `
+    const { Worker } = require('node:worker_threads');
+    const code = \`
+      const { fork } = require(${JSON.stringify(ROOT)});
+      const { parentPort } = require('node:worker_threads');
+      const child = fork(${JSON.stringify(fixture('echo.js'))});
+      child.on('message', (message) => parentPort.postMessage(message));
+      child.send('through the thread');
+    \`;
+    const worker = new Worker(code, { eval: true });
+    worker.on('message', async (message) => {
+      console.log(message);
+      await worker.terminate();
+      console.log('terminated');
+    });
+  `;
+  const { stdout, code, stderr } = await runNode(['-e', script]);
+  expect(stderr).toBe('');
+  expect(code).toBe(0);
+  expect(stdout).toBe('through the thread\nterminated\n');
+});

@@ -1,0 +1,61 @@
+// Compiled, never run: brood's types can stand where Node's stand and the other way round, and what
+// brood adds is there.
+
+import * as stock from 'node:child_process';
+import type { Cluster } from 'node:cluster';
+import brood, * as named from '../../index.js';
+import {
+  ChildProcess,
+  cluster,
+  exec,
+  execFile,
+  fork,
+  killTree,
+  spawn,
+  spawnSync,
+} from '../../index.js';
+import type { BroodOptions, ForkOptions, Limits, SpawnOptions } from '../../index.js';
+
+// Both ways.
+export const broodAsStock: typeof stock = named;
+export const defaultAsStock: typeof stock = brood;
+export const stockAsBrood: Pick<typeof named, keyof typeof stock> = stock;
+export const child: ChildProcess = stock.spawn('true');
+export const stockChild: stock.ChildProcess = spawn('true');
+export const options: SpawnOptions = {} as stock.SpawnOptions;
+export const stockOptions: stock.ForkOptions = {} as ForkOptions;
+export const lazyCluster: Cluster = cluster;
+
+// Node's overloads keep their precision.
+spawn('cat').stdin.end('text');
+spawn('cat', { stdio: ['ignore', 'pipe', 'inherit'] }).stdout.on('data', () => {});
+export const text: string = spawnSync('true', { encoding: 'utf8' }).stdout;
+export const bytes: Buffer = spawnSync('true').stdout;
+exec('true', (error, stdout) => stdout.trim() + String(error?.code));
+export const promised: Promise<{ stdout: string; stderr: string }> = execFile.__promisify__('true');
+
+// What brood adds.
+const limits: Limits = {
+  cpuSeconds: 2,
+  memory: { soft: 1e9, hard: Infinity },
+  openFiles: { hard: 64 },
+  nice: 5,
+  cpuAffinity: [0, 1],
+  oomScoreAdj: 500,
+  cgroup: '/sys/fs/cgroup/jobs',
+};
+const extras: BroodOptions = { dieWithParent: true, limits };
+spawn('true', [], { ...extras, stdio: 'ignore' });
+exec('true', { limits });
+execFile('true', ['x'], { dieWithParent: true, encoding: 'buffer' }, (error, stdout) =>
+  stdout.at(0),
+);
+const forked = fork(new URL('file:///module.js'), { limits, maxMessageSize: 1 << 20 });
+export const sent: Promise<void> = forked.sendAsync({ hello: 1 });
+export const used: number | undefined = forked.resourceUsage?.maxRSS;
+export const count: number = killTree(forked, 'SIGKILL');
+
+// @ts-expect-error a limit that does not exist
+spawn('true', { limits: { colour: 1 } });
+// @ts-expect-error not a child
+killTree(5);

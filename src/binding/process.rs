@@ -1,0 +1,408 @@
+//! Child processes for JavaScript: each is known by its number until its end is taken. All those
+//! of an environment are watched through one epoll descriptor, so that one more costs the event
+//! loop one system call, and an exit costs the same however many are alive.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::rc::Rc;
+
+use napi::sys::{napi_callback_info, napi_env, napi_value};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::Function;
+use super::callback::Target;
+use super::command::{REFERENCED, Values};
+use super::environment::{Callbacks, Environment};
+use super::value;
+use crate::process::tree::{Root, kill_tree};
+use crate::process::{Child, Command, Ended, Failed, Spawned, Status, spawn};
+use crate::uv::Poll;
+
+/// What this file adds to the addon's exports.
+pub const FUNCTIONS: &[Function] = &[
+    ("setProcessCallback", Some(set_callback)),
+    ("spawn", Some(spawn_process)),
+    ("processKill", Some(kill)),
+    ("processRef", Some(reference)),
+    ("processUnref", Some(unreference)),
+    ("processHasRef", Some(has_reference)),
+    ("processClose", Some(close)),
+    ("killTree", Some(signal_tree)),
+];
+
+/// How many exits are taken from the kernel at once.
+const EXITS: usize = 64;
+
+/// The fields of a resource usage, as `process.resourceUsage()` orders them.
+pub const USAGE_FIELDS: usize = 16;
+
+/// The children of one environment.
+#[derive(Default)]
+pub struct Processes {
+    watcher: RefCell<Option<Watcher>>,
+    alive: RefCell<HashMap<i32, Process>>,
+    /// How many of them keep the event loop alive.
+    referenced: Cell<usize>,
+    usage: value::Reference,
+}
+
+struct Process {
+    child: Child,
+    target: Target,
+    is_referenced: bool,
+}
+
+/// Readable when one of the children has ended.
+struct Watcher {
+    poll: Poll,
+    // Behind the handle that watches it: fields are dropped in their order.
+    epoll: Rc<Epoll>,
+}
+
+impl Watcher {
+    fn new(environment: &Rc<Environment>) -> Result<Watcher, Errno> {
+        let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
+        // Weak: the environment owns us.
+        let owner = Rc::downgrade(environment);
+        let poll = Poll::new(environment.event_loop(), epoll.0.as_fd(), move |_| {
+            if let Some(environment) = owner.upgrade() {
+                environment.processes().take_ends(&environment);
+            }
+        })?;
+        poll.set_ref(false);
+        poll.watch(true, false);
+        Ok(Watcher { poll, epoll })
+    }
+}
+
+impl Processes {
+    /// Runs the command for `owner`; returns the child's number and fills `slots`.
+    fn spawn(
+        &self,
+        environment: &Rc<Environment>,
+        owner: napi_value,
+        command: Command,
+        slots: napi_value,
+        is_referenced: bool,
+    ) -> Result<i32, Errno> {
+        let env = environment.raw();
+        let epoll = self.epoll(environment)?;
+        let spawned = spawn(command).map_err(|failed| give_up(env, failed, slots))?;
+        let Spawned { child, ends } = spawned;
+        let pid = child.pid();
+        if let Err(errno) = watch(&epoll, &child) {
+            abandon(child);
+            return Err(errno);
+        }
+        hand_over(env, ends, slots);
+        let Ok(target) = Target::new(env, owner, "PROCESSWRAP") else {
+            abandon(child);
+            return Err(Errno::ECANCELED); // the environment is ending
+        };
+        let process = Process {
+            child,
+            target,
+            is_referenced: false,
+        };
+        self.alive.borrow_mut().insert(pid, process);
+        self.set_ref(pid, is_referenced);
+        Ok(pid)
+    }
+
+    fn epoll(&self, environment: &Rc<Environment>) -> Result<Rc<Epoll>, Errno> {
+        let mut watcher = self.watcher.borrow_mut();
+        if watcher.is_none() {
+            *watcher = Some(Watcher::new(environment)?);
+        }
+        let epoll = watcher.as_ref().map(|watcher| watcher.epoll.clone());
+        epoll.ok_or(Errno::ENODEV)
+    }
+
+    /// Takes the ends of the children that have ended and reports each.
+    fn take_ends(&self, environment: &Environment) {
+        let Some(epoll) = self.watcher.borrow().as_ref().map(|w| w.epoll.clone()) else {
+            return;
+        };
+        let mut events = [EpollEvent::empty(); EXITS];
+        let count = epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+        for event in &events[..count] {
+            self.take_end(environment, event.data() as i32);
+        }
+    }
+
+    fn take_end(&self, environment: &Environment, pid: i32) {
+        let end = match self.alive.borrow_mut().get_mut(&pid) {
+            Some(process) => process.child.try_wait(),
+            None => return, // closed by JavaScript that ran for another one's end
+        };
+        let (code, signal, usage) = match end {
+            Ok(None) => return,
+            Ok(Some(Ended { status, usage })) => match status {
+                Status::Exited(code) => (code, 0, Some(usage)),
+                Status::Signaled(signal) => (0, signal, Some(usage)),
+            },
+            // Somebody else has taken it: how the child ended is lost.
+            Err(errno) => (-(errno as i32), 0, None),
+        };
+        let Some(process) = self.remove(pid) else {
+            return;
+        };
+        if environment.is_ending() {
+            return;
+        }
+        let function = environment.callback(Callbacks::ProcessExit);
+        process.target.call(function, |env| {
+            self.show_usage(env, usage.as_ref());
+            Some([value::integer(env, code), value::integer(env, signal)])
+        });
+    }
+
+    fn show_usage(&self, env: napi_env, usage: Option<&libc::rusage>) {
+        let numbers = usage.map_or([0.0; USAGE_FIELDS], usage_fields);
+        // SAFETY: no JavaScript runs while the slice is written.
+        let bytes = unsafe { value::view_bytes(env, self.usage.get(env)) }.unwrap_or_default();
+        for (place, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
+            *place = number.to_ne_bytes();
+        }
+    }
+
+    fn set_ref(&self, pid: i32, is_referenced: bool) {
+        let mut alive = self.alive.borrow_mut();
+        let Some(process) = alive.get_mut(&pid) else {
+            return;
+        };
+        if std::mem::replace(&mut process.is_referenced, is_referenced) != is_referenced {
+            self.count_reference(is_referenced);
+        }
+    }
+
+    /// The watcher keeps the loop alive as long as one of the children does.
+    fn count_reference(&self, is_new: bool) {
+        let before = self.referenced.get();
+        let now = if is_new { before + 1 } else { before - 1 };
+        self.referenced.set(now);
+        if (before == 0) != (now == 0)
+            && let Some(watcher) = &*self.watcher.borrow()
+        {
+            watcher.poll.set_ref(now > 0);
+        }
+    }
+
+    fn remove(&self, pid: i32) -> Option<Process> {
+        let process = self.alive.borrow_mut().remove(&pid)?;
+        if process.is_referenced {
+            self.count_reference(false);
+        }
+        Some(process)
+    }
+
+    /// Stops watching the child, which is left to whoever reaps the orphans.
+    fn close(&self, pid: i32) {
+        let Some(process) = self.remove(pid) else {
+            return;
+        };
+        if let (Some(watcher), Some(pidfd)) = (&*self.watcher.borrow(), process.child.as_fd()) {
+            let _ = watcher.epoll.delete(pidfd);
+        }
+    }
+
+    /// Runs `action` on a living child.
+    fn with<T>(&self, pid: i32, action: impl FnOnce(&Process) -> T) -> Option<T> {
+        self.alive.borrow().get(&pid).map(action)
+    }
+
+    /// How many are alive.
+    pub fn len(&self) -> usize {
+        self.alive.borrow().len()
+    }
+
+    /// Stops watching: the children live on and are reaped by later spawns of other threads.
+    pub fn close_all(&self) {
+        self.watcher.take();
+        self.referenced.set(0);
+        self.alive.take();
+        self.usage.clear();
+    }
+}
+
+fn watch(epoll: &Epoll, child: &Child) -> Result<(), Errno> {
+    let pidfd = child.as_fd().ok_or(Errno::ESRCH)?;
+    epoll.add(
+        pidfd,
+        EpollEvent::new(EpollFlags::EPOLLIN, child.pid() as u64),
+    )
+}
+
+/// Ends a child of which JavaScript will never know.
+fn abandon(child: Child) {
+    let _ = child.signal(libc::SIGKILL);
+}
+
+/// Node shows the streams of a child that could not be run, if it reports that by an event; for
+/// all other errors it throws.
+fn give_up(env: napi_env, failed: Failed, slots: napi_value) -> Errno {
+    if matches!(failed.errno, Errno::ENOENT | Errno::EACCES | Errno::EAGAIN) {
+        hand_over(env, failed.ends, slots);
+    } else {
+        hand_over(env, Vec::new(), slots);
+    }
+    failed.errno
+}
+
+/// Writes our ends into the array; a place without one gets -1.
+fn hand_over(env: napi_env, ends: Vec<Option<OwnedFd>>, slots: napi_value) {
+    // SAFETY: no JavaScript runs while the slice is written.
+    let bytes = unsafe { value::view_bytes(env, slots) }.unwrap_or_default();
+    let mut ends = ends.into_iter();
+    for place in bytes.as_chunks_mut().0 {
+        let end = ends.next().flatten();
+        *place = end.map_or(-1, IntoRawFd::into_raw_fd).to_ne_bytes();
+    }
+}
+
+/// A resource usage as `process.resourceUsage()` has it.
+pub fn usage_fields(usage: &libc::rusage) -> [f64; USAGE_FIELDS] {
+    let micros = |time: libc::timeval| time.tv_sec as f64 * 1e6 + time.tv_usec as f64;
+    let counts = [
+        usage.ru_maxrss,
+        usage.ru_ixrss,
+        usage.ru_idrss,
+        usage.ru_isrss,
+        usage.ru_minflt,
+        usage.ru_majflt,
+        usage.ru_nswap,
+        usage.ru_inblock,
+        usage.ru_oublock,
+        usage.ru_msgsnd,
+        usage.ru_msgrcv,
+        usage.ru_nsignals,
+        usage.ru_nvcsw,
+        usage.ru_nivcsw,
+    ];
+    let mut fields = [0.0; USAGE_FIELDS];
+    fields[0] = micros(usage.ru_utime);
+    fields[1] = micros(usage.ru_stime);
+    for (field, count) in fields[2..].iter_mut().zip(counts) {
+        *field = count as f64;
+    }
+    fields
+}
+
+/// `(callback, usage)`
+unsafe extern "C" fn set_callback(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [function, usage] = value::arguments(env, info);
+    if let Some(environment) = Environment::of(env) {
+        environment.set_callback(Callbacks::ProcessExit, function);
+        environment.processes().usage.set(env, usage);
+    }
+    value::undefined(env)
+}
+
+/// `(owner, file, argv, env, cwd, slots, flags, uid, gid, limits, extraEnv)`
+unsafe extern "C" fn spawn_process(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [
+        owner,
+        file,
+        arguments,
+        environment,
+        directory,
+        stdio,
+        flags,
+        uid,
+        gid,
+        limits,
+        overrides,
+    ] = value::arguments(env, info);
+    let values = Values {
+        file,
+        arguments,
+        environment,
+        directory,
+        stdio,
+        flags,
+        uid,
+        gid,
+        limits,
+        overrides,
+    };
+    let Some(environment) = Environment::of(env).filter(|environment| !environment.is_ending())
+    else {
+        return value::failure(env, Errno::ECANCELED);
+    };
+    let is_referenced = value::get_i32(env, flags) & REFERENCED != 0;
+    let command = values.read(env);
+    let processes = environment.processes();
+    match processes.spawn(&environment, owner, command, stdio, is_referenced) {
+        Ok(pid) => value::integer(env, pid),
+        Err(errno) => value::failure(env, errno),
+    }
+}
+
+/// `(pid, signal)`
+unsafe extern "C" fn kill(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [pid, signal] = value::arguments(env, info);
+    let signal = value::get_i32(env, signal);
+    let result = on_process(env, pid, |process| process.child.signal(signal));
+    match result.unwrap_or(Err(Errno::ESRCH)) {
+        Ok(()) => value::integer(env, 0),
+        Err(errno) => value::failure(env, errno),
+    }
+}
+
+/// `(pid)`
+unsafe extern "C" fn reference(env: napi_env, info: napi_callback_info) -> napi_value {
+    change_reference(env, info, true)
+}
+
+/// `(pid)`
+unsafe extern "C" fn unreference(env: napi_env, info: napi_callback_info) -> napi_value {
+    change_reference(env, info, false)
+}
+
+fn change_reference(env: napi_env, info: napi_callback_info, is_new: bool) -> napi_value {
+    let [pid] = value::arguments(env, info);
+    if let Some(environment) = Environment::of(env) {
+        let processes = environment.processes();
+        processes.set_ref(value::get_i32(env, pid), is_new);
+    }
+    value::undefined(env)
+}
+
+/// `(pid)`
+unsafe extern "C" fn has_reference(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [pid] = value::arguments(env, info);
+    let result = on_process(env, pid, |process| process.is_referenced);
+    value::boolean(env, result.unwrap_or(false))
+}
+
+/// `(pid)`
+unsafe extern "C" fn close(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [pid] = value::arguments(env, info);
+    if let Some(environment) = Environment::of(env) {
+        environment.processes().close(value::get_i32(env, pid));
+    }
+    value::undefined(env)
+}
+
+/// `(pid, signal)`: how many processes got the signal.
+unsafe extern "C" fn signal_tree(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [pid, signal] = value::arguments(env, info);
+    let signal = value::get_i32(env, signal);
+    let result = on_process(env, pid, |process| {
+        kill_tree(Root::Child(&process.child), signal)
+    });
+    // Not ours any more: what it has left behind.
+    let result = result.unwrap_or_else(|| kill_tree(Root::Ended(value::get_i32(env, pid)), signal));
+    match result {
+        Ok(count) => value::integer(env, count as i32),
+        Err(errno) => value::failure(env, errno),
+    }
+}
+
+fn on_process<T>(env: napi_env, pid: napi_value, action: impl FnOnce(&Process) -> T) -> Option<T> {
+    let environment = Environment::of(env)?;
+    let pid = value::get_i32(env, pid);
+    environment.processes().with(pid, action)
+}

@@ -1,0 +1,145 @@
+//! From a command to a running child and our ends of its pipes. Everything that can fail for lack
+//! of descriptors comes before the child, so that a failure leaves nothing behind.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use super::candidates::candidates;
+use super::child::Child;
+use super::command::{Command, Environment, Stdio};
+use super::launcher::launch_permanently;
+use super::{orphans, tree};
+use crate::sys::environ;
+use crate::sys::launch::{Launched, Plan, Slot, launch};
+use crate::sys::strings::Strings;
+
+/// A child and, for each of its descriptors that is a pipe, our end of it: non-blocking.
+#[derive(Debug)]
+pub struct Spawned {
+    /// The child.
+    pub child: Child,
+    /// Our ends, one place a descriptor.
+    pub ends: Vec<Option<OwnedFd>>,
+}
+
+/// Why there is no child. When the pipes had been made already, our ends are still there (and at
+/// their end of file): Node shows such streams on a child that could not be spawned.
+#[derive(Debug)]
+pub struct Failed {
+    /// The reason.
+    pub errno: Errno,
+    /// Our ends of the pipes; empty when they could not be made.
+    pub ends: Vec<Option<OwnedFd>>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Of making the pipes or the process, of its working directory, limits and credentials, or of
+/// the exec itself, as execvp reports it.
+pub fn spawn(command: Command) -> Result<Spawned, Failed> {
+    orphans::reap();
+    let pipes = Pipes::open(&command.stdio).map_err(|errno| Failed {
+        errno,
+        ends: Vec::new(),
+    })?;
+    match launch_with(command, &pipes) {
+        Ok(launched) => Ok(Spawned {
+            child: Child::new(launched.pid, launched.pidfd),
+            ends: pipes.ours,
+        }),
+        Err(errno) => Err(Failed {
+            errno,
+            ends: pipes.ours,
+        }),
+    }
+}
+
+fn launch_with(command: Command, pipes: &Pipes) -> Result<Launched, Errno> {
+    let environment = match command.environment {
+        Environment::Inherited { overrides } => environ::inherited(overrides),
+        Environment::Only(block) if block.is_empty() => Strings::empty(),
+        Environment::Only(block) => Strings::from_block(block),
+    };
+    let directory = command.directory.map(CString::new).transpose();
+    let mut plan = Plan {
+        candidates: candidates(&command.file, environment.variable(b"PATH"))?,
+        arguments: Strings::from_block(command.arguments),
+        environment,
+        directory: directory.map_err(|_| Errno::EINVAL)?,
+        slots: pipes.slots(&command.stdio),
+        to_close: descriptors_to_close(),
+        detached: command.detached,
+        uid: command.uid,
+        gid: command.gid,
+        dies_with_thread: command.die_with_parent,
+        limits: command.limits.prepare()?,
+        mark: tree::mark(),
+    };
+    if plan.dies_with_thread {
+        return launch_permanently(plan);
+    }
+    launch(&mut plan)
+}
+
+/// The socket pairs of a child.
+struct Pipes {
+    ours: Vec<Option<OwnedFd>>,
+    theirs: Vec<Option<OwnedFd>>,
+}
+
+impl Pipes {
+    fn open(stdio: &[Stdio]) -> Result<Pipes, Errno> {
+        let mut pipes = Pipes {
+            ours: Vec::with_capacity(stdio.len()),
+            theirs: Vec::with_capacity(stdio.len()),
+        };
+        for entry in stdio {
+            let (ours, theirs) = match entry {
+                Stdio::Pipe => pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
+                _ => (None, None),
+            };
+            pipes.ours.push(ours);
+            pipes.theirs.push(theirs);
+        }
+        Ok(pipes)
+    }
+
+    fn slots(&self, stdio: &[Stdio]) -> Vec<Slot> {
+        let mut slots: Vec<Slot> = Vec::with_capacity(stdio.len().max(3));
+        for (entry, theirs) in stdio.iter().zip(&self.theirs) {
+            slots.push(match (entry, theirs) {
+                (_, Some(theirs)) => Slot::Own(theirs.as_raw_fd()),
+                (Stdio::Inherit(fd), None) => Slot::Inherit(*fd),
+                (_, None) => Slot::Ignore,
+            });
+        }
+        slots.resize(stdio.len().max(3), Slot::Ignore);
+        slots
+    }
+}
+
+/// A socket pair whose first end is ours and non-blocking; the child's blocks, as programs expect
+/// of their standard streams.
+fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+    Ok((ours, theirs))
+}
+
+/// All our descriptors, if the kernel cannot close what the child does not get.
+fn descriptors_to_close() -> Vec<RawFd> {
+    if Plan::kernel_closes() {
+        return Vec::new();
+    }
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return Vec::new();
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.parse().ok()).collect()
+}

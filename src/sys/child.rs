@@ -1,0 +1,335 @@
+//! What the child does between its birth and its program. It may be running in the parent's
+//! memory while the parent sleeps, so it makes system calls and nothing else: no allocation, no
+//! lock, no panic, no libc function with state (those that change ids talk to the parent's
+//! threads). Order and details follow what libuv's children can observe.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::features;
+use super::launch::{Plan, Slot};
+use super::stack::Report;
+
+/// The number a program could not be run at all exits with; the parent never shows it.
+const NOT_RUN: c_int = 127;
+
+/// What the child is handed.
+pub(super) struct Context<'a> {
+    plan: &'a mut Plan,
+    report: &'a Report,
+    parent: u32,
+    closes_range: bool,
+    cgroup_procs: Option<OwnedFd>,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(plan: &'a mut Plan, report: &'a Report) -> Context<'a> {
+        Context {
+            plan,
+            report,
+            parent: std::process::id(),
+            closes_range: features::CLOSE_RANGE.is_usable(),
+            cgroup_procs: None,
+        }
+    }
+
+    pub(super) fn cgroup(&self) -> Option<RawFd> {
+        self.plan.cgroup()
+    }
+
+    /// Lets the child move itself, where it cannot be born in its cgroup.
+    pub(super) fn enter_cgroup(&mut self) -> Result<(), Errno> {
+        if let Some(directory) = &self.plan.limits.cgroup {
+            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+            self.cgroup_procs = Some(openat(directory, "cgroup.procs", flags, Mode::empty())?);
+        }
+        Ok(())
+    }
+}
+
+/// A system call as the C library's `syscall` makes it: the error number it leaves belongs to the
+/// thread that sleeps.
+macro_rules! call {
+    ($number:ident $(, $argument:expr)*) => {
+        // SAFETY: the arguments are what the call's manual page asks for; pointers lead to memory
+        // of the plan or of this stack.
+        check(unsafe { libc::syscall(libc::$number $(, $argument as c_long)*) })
+    };
+}
+
+fn check(result: c_long) -> Result<c_int, c_int> {
+    match result {
+        -1 => Err(Errno::last_raw()),
+        value => Ok(value as c_int),
+    }
+}
+
+pub(super) extern "C" fn main(context: *mut c_void) -> c_int {
+    // SAFETY: `launch` passes its context and sleeps while we use it, or we have a copy.
+    let context = unsafe { &mut *context.cast::<Context<'_>>() };
+    let Err(errno) = run(context);
+    context.report.fail(errno);
+    exit()
+}
+
+fn exit() -> ! {
+    loop {
+        let _ = call!(SYS_exit_group, NOT_RUN);
+    }
+}
+
+fn run(context: &mut Context<'_>) -> Result<Infallible, c_int> {
+    let plan = &mut *context.plan;
+    reset_dispositions();
+    if plan.detached {
+        let _ = call!(SYS_setsid);
+    }
+    if let Some(procs) = &context.cgroup_procs {
+        call!(SYS_write, procs.as_raw_fd(), b"0".as_ptr(), 1)?;
+    }
+    place_descriptors(&mut plan.slots)?;
+    close_the_rest(plan, context.closes_range);
+    if let Some(directory) = &plan.directory {
+        call!(SYS_chdir, directory.as_ptr())?;
+    }
+    set_limits(plan)?;
+    set_credentials(plan)?;
+    if plan.dies_with_thread {
+        die_with(context.parent)?;
+    }
+    let none = 0u64;
+    let how = libc::SIG_SETMASK;
+    call!(
+        SYS_rt_sigprocmask,
+        how,
+        &raw const none,
+        0,
+        size_of::<u64>()
+    )?;
+    Err(exec(context.plan))
+}
+
+/// Every signal gets its default disposition, ignored ones included: an exec would keep those.
+fn reset_dispositions() {
+    // The kernel's struct sigaction, larger than any layout of it: all zeros is SIG_DFL.
+    let default = [0u64; 8];
+    for signal in 1..=64 {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        let _ = call!(
+            SYS_rt_sigaction,
+            signal,
+            default.as_ptr(),
+            0,
+            size_of::<u64>()
+        );
+    }
+}
+
+/// Puts each slot's descriptor in its place. A source below its slot would be overwritten before
+/// its turn (think of swapping 1 and 2), so those are moved out of the way first.
+fn place_descriptors(slots: &mut [Slot]) -> Result<(), c_int> {
+    let count = slots.len() as RawFd;
+    for (target, slot) in (0..).zip(slots.iter_mut()) {
+        let (Slot::Own(source) | Slot::Inherit(source)) = slot else {
+            continue;
+        };
+        if *source < target {
+            *source = call!(SYS_fcntl, *source, libc::F_DUPFD_CLOEXEC, count)?;
+        }
+    }
+    let mut writable_null = None;
+    for (target, slot) in (0..).zip(slots.iter()) {
+        match *slot {
+            Slot::Ignore if target > 2 => {
+                let _ = call!(SYS_close, target);
+            }
+            Slot::Ignore => open_null(target, &mut writable_null)?,
+            Slot::Own(source) => place(source, target)?,
+            Slot::Inherit(source) => {
+                place(source, target)?;
+                if target <= 2 {
+                    make_blocking(target)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes `target` a copy of `source` that survives the exec.
+fn place(source: RawFd, target: RawFd) -> Result<(), c_int> {
+    if source == target {
+        call!(SYS_fcntl, target, libc::F_SETFD, 0)?;
+    } else {
+        call!(SYS_dup3, source, target, 0)?;
+    }
+    Ok(())
+}
+
+fn open_null(target: RawFd, writable: &mut Option<RawFd>) -> Result<(), c_int> {
+    if let Some(source) = *writable {
+        return place(source, target);
+    }
+    let access = if target == 0 {
+        libc::O_RDONLY
+    } else {
+        libc::O_RDWR
+    };
+    let path: &CStr = c"/dev/null";
+    // The place is freed first: opening takes the lowest free number, which then is often it.
+    let _ = call!(SYS_close, target);
+    let opened = call!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), access, 0)?;
+    if opened != target {
+        place(opened, target)?;
+        let _ = call!(SYS_close, opened);
+    }
+    if target != 0 {
+        *writable = Some(target);
+    }
+    Ok(())
+}
+
+fn make_blocking(fd: RawFd) -> Result<(), c_int> {
+    let flags = call!(SYS_fcntl, fd, libc::F_GETFL, 0)?;
+    if flags & libc::O_NONBLOCK != 0 {
+        call!(SYS_fcntl, fd, libc::F_SETFL, flags & !libc::O_NONBLOCK)?;
+    }
+    Ok(())
+}
+
+fn close_the_rest(plan: &Plan, closes_range: bool) {
+    let first = plan.slots.len() as c_uint;
+    if closes_range && call!(SYS_close_range, first, c_uint::MAX, 0).is_ok() {
+        return;
+    }
+    for &fd in &plan.to_close {
+        if fd as c_uint >= first {
+            let _ = call!(SYS_close, fd);
+        }
+    }
+}
+
+fn set_limits(plan: &Plan) -> Result<(), c_int> {
+    let limits = &plan.limits;
+    if let Some(text) = &limits.oom_score {
+        write_file(c"/proc/self/oom_score_adj", text.as_bytes())?;
+    }
+    if let Some(nice) = limits.nice {
+        call!(SYS_setpriority, libc::PRIO_PROCESS, 0, nice)?;
+    }
+    if let Some(mask) = &limits.processors {
+        let size = size_of_val(mask.as_slice());
+        call!(SYS_sched_setaffinity, 0, size, mask.as_ptr())?;
+    }
+    if let Some(mark) = plan.mark {
+        let pid = call!(SYS_getpid)?;
+        // Only a help for `killTree`: a child without it is as good.
+        let _ = set_resource(libc::RLIMIT_LOCKS, mark | pid as u64, libc::RLIM_INFINITY);
+    }
+    for &(resource, soft, hard) in &limits.resources {
+        set_resource(resource, soft, hard)?;
+    }
+    Ok(())
+}
+
+fn set_resource(resource: u32, soft: u64, hard: u64) -> Result<(), c_int> {
+    let limit = [soft, hard];
+    call!(SYS_prlimit64, 0, resource, limit.as_ptr(), 0)?;
+    Ok(())
+}
+
+fn write_file(path: &CStr, text: &[u8]) -> Result<(), c_int> {
+    let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+    let fd = call!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0)?;
+    let written = call!(SYS_write, fd, text.as_ptr(), text.len());
+    let _ = call!(SYS_close, fd);
+    written.map(drop)
+}
+
+fn set_credentials(plan: &Plan) -> Result<(), c_int> {
+    if plan.uid.is_none() && plan.gid.is_none() {
+        return Ok(());
+    }
+    // Root gives up its supplementary groups; for everybody else this fails, and is not needed.
+    let _ = call!(SYS_setgroups, 0, 0);
+    if let Some(gid) = plan.gid {
+        call!(SYS_setgid, gid)?;
+    }
+    if let Some(uid) = plan.uid {
+        call!(SYS_setuid, uid)?;
+    }
+    Ok(())
+}
+
+/// Set after the credentials, whose change clears it. A parent that died before is recognised by
+/// the child having another one by now.
+fn die_with(parent: u32) -> Result<(), c_int> {
+    call!(SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL)?;
+    if call!(SYS_getppid)? as u32 != parent {
+        exit();
+    }
+    Ok(())
+}
+
+/// Tries the candidates as execvp does; comes back only with an error.
+fn exec(plan: &mut Plan) -> c_int {
+    let environment = plan.environment.as_ptr();
+    let with_spare = plan.arguments.as_mut_ptr_with_spare();
+    let mut candidate = plan.candidates.as_ptr();
+    let mut denied = false;
+    let mut errno = libc::ENOENT;
+    loop {
+        // SAFETY: the array ends with a null, at which we stop.
+        let path = unsafe { *candidate };
+        if path.is_null() {
+            return if denied { libc::EACCES } else { errno };
+        }
+        // SAFETY: the arguments begin behind the spare place.
+        errno = execve(path, unsafe { with_spare.add(1) }, environment);
+        if errno == libc::ENOEXEC {
+            errno = exec_script(path, with_spare, environment);
+        }
+        match errno {
+            libc::EACCES => denied = true,
+            libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {}
+            _ => return errno,
+        }
+        // SAFETY: not at the null yet.
+        candidate = unsafe { candidate.add(1) };
+    }
+}
+
+/// A file the kernel does not know how to run is given to the shell.
+fn exec_script(
+    path: *const c_char,
+    with_spare: *mut *const c_char,
+    environment: *const *const c_char,
+) -> c_int {
+    // SAFETY: the array has its spare place and at least the program's name behind it.
+    unsafe {
+        let name = *with_spare.add(1);
+        *with_spare = c"/bin/sh".as_ptr();
+        *with_spare.add(1) = path;
+        let errno = execve(c"/bin/sh".as_ptr(), with_spare, environment);
+        *with_spare.add(1) = name;
+        errno
+    }
+}
+
+fn execve(
+    path: *const c_char,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+) -> c_int {
+    match call!(SYS_execve, path, arguments, environment) {
+        Err(errno) => errno,
+        Ok(_) => libc::ENOENT, // an exec that succeeds does not come back
+    }
+}

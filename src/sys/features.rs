@@ -1,0 +1,55 @@
+//! Which kernel features are there. A feature is believed in until the kernel (or a seccomp
+//! filter) refuses it, then it is written off for the rest of the process. Tests and a doubtful
+//! operator can write one off by hand, which is how the slower ways stay tested.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A kernel feature with a slower way around it.
+#[derive(Debug)]
+pub struct Feature {
+    name: &'static str,
+    missing: AtomicBool,
+}
+
+/// `CLONE_PIDFD` (Linux 5.2); without it the descriptor is opened after the clone.
+pub static CLONE_PIDFD: Feature = Feature::new("CLONE_PIDFD");
+/// `CLONE_INTO_CGROUP` (Linux 5.7); without it the child writes itself into `cgroup.procs`.
+pub static CLONE_INTO_CGROUP: Feature = Feature::new("CLONE_INTO_CGROUP");
+/// `close_range` (Linux 5.9); without it the parent lists the descriptors to close.
+pub static CLOSE_RANGE: Feature = Feature::new("close_range");
+/// `waitid(P_PIDFD)` (Linux 5.4); without it the process is waited for by number.
+pub static WAIT_PIDFD: Feature = Feature::new("waitid(P_PIDFD)");
+
+impl Feature {
+    const fn new(name: &'static str) -> Feature {
+        Feature {
+            name,
+            missing: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the feature has not been refused so far.
+    pub fn is_usable(&self) -> bool {
+        !self.missing.load(Ordering::Relaxed)
+    }
+
+    /// Writes the feature off.
+    pub fn write_off(&self) {
+        self.missing.store(true, Ordering::Relaxed);
+    }
+
+    /// Believes in the feature again: for the end of a test that wrote it off.
+    pub fn trust_again(&self) {
+        self.missing.store(false, Ordering::Relaxed);
+    }
+
+    /// The feature's name, for diagnostics.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+/// All features, for diagnostics.
+pub fn all() -> [&'static Feature; 4] {
+    [&CLONE_PIDFD, &CLONE_INTO_CGROUP, &CLOSE_RANGE, &WAIT_PIDFD]
+}
