@@ -556,8 +556,12 @@ fn a_lost_descriptor_does_not_shift_the_next_one() {
     peer.lose_descriptors(1);
     let (_, lost) = Probe::new();
     let (probe, kept) = Probe::new();
-    peer.put(&handle_line(), &[lost.as_fd()]);
-    peer.put(&handle_line(), &[kept.as_fd()]);
+    // The end of the one message comes together with the descriptor of the other.
+    let line = handle_line();
+    peer.put(&line[..5], &[lost.as_fd()]);
+    take_in(&mut channel);
+    peer.put(&line[5..], &[]);
+    peer.put(&line, &[kept.as_fd()]);
     let batch = channel.receive(BUDGET);
     let [(0, HandleSlot::Missing), (1, HandleSlot::Received(got))] = batch.handles() else {
         panic!("{:?}", batch.handles());
@@ -688,17 +692,37 @@ fn descriptors_nobody_asked_for_end_the_reading_and_are_closed() {
 }
 
 #[test]
-fn reading_that_ended_still_lets_messages_out() {
+fn a_peer_that_asks_for_replies_and_reads_none_is_not_listened_to_for_ever() {
     let (mut channel, mut peer) = channel();
+    channel.transport().set_capacity(0);
+    let mut refused = 0;
+    let end = loop {
+        peer.put(&handle_line().repeat(1000), &[]);
+        let batch = channel.receive(BUDGET);
+        for _ in batch.handles() {
+            channel.refuse_handle().unwrap();
+            refused += NACK.len();
+        }
+        if channel.has_ended() {
+            break batch.end();
+        }
+    };
+    let error = ReceiveError::UnreadReplies {
+        waiting: refused,
+        limit: 1 << 20,
+    };
+    assert_eq!(end, ReadEnd::Failed(error));
+    assert!(refused < (1 << 20) + 1000 * NACK.len());
+}
+
+#[test]
+fn reading_that_ended_still_lets_messages_out() {
+    let (ours, mut peer) = pair();
     let limits = Limits {
         max_message: 1,
         ..Limits::default()
     };
-    let _ = std::mem::replace(&mut channel, {
-        let (ours, theirs) = pair();
-        peer = theirs;
-        Channel::with_limits(ours, Framing::JsonLines, limits)
-    });
+    let mut channel = Channel::with_limits(ours, Framing::JsonLines, limits);
     peer.put(b"too long", &[]);
     assert!(matches!(channel.receive(BUDGET).end(), ReadEnd::Failed(_)));
     now(&mut channel, b"1");
@@ -729,6 +753,13 @@ fn every_error_says_what_the_peer_did() {
                 limit: 64,
             },
             "peer sent 65 descriptors that belong to no message, the limit is 64",
+        ),
+        (
+            ReceiveError::UnreadReplies {
+                waiting: 2,
+                limit: 1,
+            },
+            "peer left 2 bytes of replies unread, the limit is 1",
         ),
         (
             ReceiveError::System(Errno::EIO),
