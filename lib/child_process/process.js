@@ -102,7 +102,7 @@ class Process {
   close(callback) {
     if (this.#isWatched) binding.processClose(this.pid);
     this.#isWatched = false;
-    if (typeof callback === 'function') setImmediate(() => callback.call(this));
+    if (typeof callback === 'function') process.nextTick(() => callback.call(this));
   }
 
   /** The native side has reaped the process; its number may belong to another one by now. */
