@@ -48,7 +48,7 @@ declare module 'node:child_process' {
   interface CommonOptions extends BroodOptions {}
 
   interface MessagingOptions {
-    /** Bytes of the largest message the child may send before it is cut off; 0 for no bound. */
+    /** Bytes of the largest message taken from the child, which is cut off beyond; at most 2 ** 30. */
     maxMessageSize?: number | undefined;
   }
 
@@ -80,6 +80,46 @@ import type { ChildProcess } from 'node:child_process';
  * child has already ended.
  */
 export function killTree(child: ChildProcess, signal?: NodeJS.Signals | number): number;
+
+/** What diagnostics() says. */
+export interface Diagnostics {
+  /** brood's version. */
+  version: string;
+  /** The path of the compiled addon. */
+  binary: string;
+  /** Node's version. */
+  node: string;
+  /** libuv's version. */
+  libuv: string;
+  /** The kernel's release. */
+  kernel: string;
+  /** Whether brood stands in the place of the built-in module. */
+  registered: boolean;
+  /** Kernel features that are missing here and replaced by something slower. */
+  fallbacks: string[];
+  counters: {
+    /** Open descriptors of this process. */
+    descriptors: number;
+    /** Living children of this thread. */
+    children: number;
+    /** Open channels of this thread. */
+    channels: number;
+    /** Open channels of all threads. */
+    processChannels: number;
+    /** Ended or abandoned children that the next spawn reaps. */
+    orphans: number;
+  };
+}
+
+/** One object about brood, its surroundings and what it holds: for a bug report or a health page. */
+export function diagnostics(): Diagnostics;
+
+/**
+ * In a child that Node has given a channel: puts brood's end in the place of Node's, without losing
+ * a message. Returns false, with everything as it was, when there is no channel or its state is not
+ * one that can be taken over. `brood/register` does this by itself.
+ */
+export function adoptChannel(): boolean;
 
 /** The cluster module, loaded at first use. */
 export const cluster: Cluster;

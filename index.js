@@ -1,33 +1,15 @@
 'use strict';
 // brood's public face: everything node:child_process has, `cluster`, and what brood adds.
 
-const childProcess = require('./lib/child_process');
-
 // One object, so that replacing a function on it is seen by the others, as with the built-in
 // module.
-module.exports = childProcess;
+module.exports = require('./lib/child_process');
 
-Object.defineProperty(module.exports, 'cluster', {
-  configurable: true,
-  enumerable: true,
-  get() {
-    return require('node:cluster');
-  },
-});
+/** Adds what most programs never use, to be loaded by those that do. */
+function addLazily(name, load) {
+  Object.defineProperty(module.exports, name, { configurable: true, enumerable: true, get: load });
+}
 
-// Loaded at first use only: most programs never ask.
-Object.defineProperty(module.exports, 'diagnostics', {
-  configurable: true,
-  enumerable: true,
-  get() {
-    return require('./lib/diagnostics').diagnostics;
-  },
-});
-
-Object.defineProperty(module.exports, 'adoptChannel', {
-  configurable: true,
-  enumerable: true,
-  get() {
-    return require('./lib/ipc/takeover').takeOverChannel;
-  },
-});
+addLazily('cluster', () => require('node:cluster'));
+addLazily('diagnostics', () => require('./lib/diagnostics').diagnostics);
+addLazily('adoptChannel', () => require('./lib/ipc/takeover').takeOverChannel);

@@ -5,7 +5,9 @@ import brood from './index.js';
 export const {
   _forkChild,
   ChildProcess,
+  adoptChannel,
   cluster,
+  diagnostics,
   exec,
   execFile,
   execFileSync,

@@ -29,6 +29,7 @@ function install() {
   for (const name of Object.keys(stock)) {
     if (Object.hasOwn(brood, name)) stock[name] = brood[name];
   }
+  require('./child_process/exec').setFacade(stock);
   Module.syncBuiltinESMExports();
   if (process.connected) require('./ipc/takeover').takeOverChannel();
   installed = true;

@@ -111,6 +111,12 @@ describe('limits', () => {
   });
 });
 
+test('maxMessageSize is a positive number of bytes', () => {
+  for (const maxMessageSize of [0, -1, 1.5, 2 ** 31, '1']) {
+    expect(() => brood.fork('module.js', { maxMessageSize })).toThrow('options.maxMessageSize');
+  }
+});
+
 describe('dieWithParent', () => {
   test('ends the child when the parent is killed', async () => {
     const code = `

@@ -6,7 +6,9 @@ import type { Cluster } from 'node:cluster';
 import brood, * as named from '../../index.js';
 import {
   ChildProcess,
+  adoptChannel,
   cluster,
+  diagnostics,
   exec,
   execFile,
   fork,
@@ -53,6 +55,8 @@ execFile('true', ['x'], { dieWithParent: true, encoding: 'buffer' }, (error, std
 const forked = fork(new URL('file:///module.js'), { limits, maxMessageSize: 1 << 20 });
 export const sent: Promise<void> = forked.sendAsync({ hello: 1 });
 export const used: number | undefined = forked.resourceUsage?.maxRSS;
+export const open: number = diagnostics().counters.descriptors;
+export const adopted: boolean = adoptChannel();
 export const count: number = killTree(forked, 'SIGKILL');
 
 // @ts-expect-error a limit that does not exist

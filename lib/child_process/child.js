@@ -224,7 +224,7 @@ ChildProcess.prototype.spawn = function spawn(options) {
 function openChannel(child, fd, serialization, maxMessageSize) {
   const { setupChannel } = require('../ipc');
   const onClose = () => maybeClose(child);
-  setupChannel(child, fd, serialization, { onClose, maxMessageSize });
+  setupChannel(child, fd, serialization, { onClose, maxMessageSize: maxMessageSize ?? undefined });
 }
 
 ChildProcess.prototype.kill = function kill(sig) {

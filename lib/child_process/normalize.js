@@ -8,6 +8,7 @@ const { warnsOnShellArguments } = require('../node_version');
 const {
   validateBoolean,
   validateFunction,
+  validateInteger,
   validateNoNullBytes,
   validateObject,
   validatePath,
@@ -16,6 +17,9 @@ const {
 } = require('../validators');
 
 const DEFAULT_MAX_BUFFER = 1024 * 1024;
+
+// What the native side takes from a peer in one piece.
+const LARGEST_MESSAGE = 2 ** 30;
 
 // Without prototype: nothing can be read from it.
 const NO_OPTIONS = Object.freeze({ __proto__: null });
@@ -52,6 +56,7 @@ function ownOptions(options) {
     silent: undefined,
     dieWithParent: undefined,
     limits: undefined,
+    maxMessageSize: undefined,
     ...options,
   };
 }
@@ -95,6 +100,9 @@ function validateSpawnOptions(options) {
   }
   if (options.dieWithParent != null) {
     validateBoolean(options.dieWithParent, 'options.dieWithParent');
+  }
+  if (options.maxMessageSize != null) {
+    validateInteger(options.maxMessageSize, 'options.maxMessageSize', 1, LARGEST_MESSAGE);
   }
   if (options.limits != null) options.limits = require('./limits').validateLimits(options.limits);
 }

@@ -98,10 +98,11 @@ class Process {
     return this.#isReferenced && this.#isWatched;
   }
 
-  /** Stops watching: `onexit` will not be called. */
-  close() {
+  /** Stops watching: `onexit` will not be called. `callback` comes later, as with Node's handles. */
+  close(callback) {
     if (this.#isWatched) binding.processClose(this.pid);
     this.#isWatched = false;
+    if (typeof callback === 'function') process.nextTick(() => callback.call(this));
   }
 
   /** The native side has reaped the process; its number may belong to another one by now. */
