@@ -66,8 +66,10 @@ fn launch_with(command: Command, pipes: &Pipes) -> Result<Launched, Errno> {
         Environment::Only(block) => Strings::from_block(block),
     };
     let directory = command.directory.map(CString::new).transpose();
+    let path = environment.variable(b"PATH");
+    let is_us = command.uid.is_none() && command.gid.is_none();
     let mut plan = Plan {
-        candidates: candidates(&command.file, environment.variable(b"PATH"))?,
+        candidates: candidates(&command.file, path, is_us)?,
         arguments: Strings::from_block(command.arguments),
         environment,
         directory: directory.map_err(|_| Errno::EINVAL)?,

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -18,28 +19,49 @@ use super::stack::Report;
 /// The number a program could not be run at all exits with; the parent never shows it.
 const NOT_RUN: c_int = 127;
 
+const FIRST_REAL_TIME: c_int = 32;
+
+/// The kernel's `struct sigaction` (the handler is its first word), larger than any layout of it.
+const DEFAULT: [u64; 8] = [0; 8];
+
 /// What the child is handed.
 pub(super) struct Context<'a> {
     plan: &'a mut Plan,
     report: &'a Report,
     parent: u32,
+    handlers_are_reset: bool,
+    ignored: u64,
     closes_range: bool,
+    /// Our descriptors are the parent's as well, until we leave with those below this number.
+    shared_above: Option<RawFd>,
     cgroup_procs: Option<OwnedFd>,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(plan: &'a mut Plan, report: &'a Report) -> Context<'a> {
+    pub(super) fn new(
+        plan: &'a mut Plan,
+        report: &'a Report,
+        shared_above: Option<RawFd>,
+    ) -> Context<'a> {
         Context {
             plan,
             report,
             parent: std::process::id(),
+            handlers_are_reset: false,
+            ignored: ignored_real_time(),
             closes_range: features::CLOSE_RANGE.is_usable(),
+            shared_above,
             cgroup_procs: None,
         }
     }
 
     pub(super) fn cgroup(&self) -> Option<RawFd> {
         self.plan.cgroup()
+    }
+
+    /// Whether no handler of the parent's is in place in the child.
+    pub(super) fn handlers_are_reset(&mut self, by_the_kernel: bool) {
+        self.handlers_are_reset = by_the_kernel;
     }
 
     /// Lets the child move itself, where it cannot be born in its cgroup.
@@ -85,12 +107,16 @@ fn exit() -> ! {
 
 fn run(context: &mut Context<'_>) -> Result<Infallible, c_int> {
     let plan = &mut *context.plan;
-    reset_dispositions();
+    reset_dispositions(context.handlers_are_reset, context.ignored);
     if plan.detached {
         let _ = call!(SYS_setsid);
     }
     if let Some(procs) = &context.cgroup_procs {
         call!(SYS_write, procs.as_raw_fd(), b"0".as_ptr(), 1)?;
+    }
+    if let Some(bound) = context.shared_above {
+        let unshare = libc::CLOSE_RANGE_UNSHARE;
+        call!(SYS_close_range, bound, c_uint::MAX, unshare)?;
     }
     place_descriptors(&mut plan.slots)?;
     close_the_rest(plan, context.closes_range);
@@ -114,22 +140,37 @@ fn run(context: &mut Context<'_>) -> Result<Infallible, c_int> {
     Err(exec(context.plan))
 }
 
-/// Every signal gets its default disposition, ignored ones included: an exec would keep those.
-fn reset_dispositions() {
-    // The kernel's struct sigaction, larger than any layout of it: all zeros is SIG_DFL.
-    let default = [0u64; 8];
+/// Signals get their default dispositions, ignored ones included: an exec would keep those. If the
+/// kernel has reset the handlers, of the real-time signals only those need it that are ignored.
+fn reset_dispositions(handlers_are_reset: bool, ignored: u64) {
     for signal in 1..=64 {
-        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
-            continue;
+        let is_needed = signal < FIRST_REAL_TIME || !handlers_are_reset;
+        let is_ignored = ignored & (1 << (signal - 1)) != 0;
+        if (is_needed || is_ignored) && signal != libc::SIGKILL && signal != libc::SIGSTOP {
+            let _ = call!(
+                SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                0,
+                size_of::<u64>()
+            );
         }
-        let _ = call!(
-            SYS_rt_sigaction,
-            signal,
-            default.as_ptr(),
-            0,
-            size_of::<u64>()
-        );
     }
+}
+
+/// The real-time signals this process ignores, a bit each. It was born with that (libc gives no
+/// reason to ignore one), so it is asked for once.
+fn ignored_real_time() -> u64 {
+    static IGNORED: OnceLock<u64> = OnceLock::new();
+    *IGNORED.get_or_init(|| {
+        let ignored = (FIRST_REAL_TIME..=64).filter(|&signal| {
+            let mut action = DEFAULT;
+            let size = size_of::<u64>();
+            let asked = call!(SYS_rt_sigaction, signal, 0, action.as_mut_ptr(), size);
+            asked.is_ok() && action[0] == libc::SIG_IGN as u64
+        });
+        ignored.fold(0, |mask, signal| mask | 1 << (signal - 1))
+    })
 }
 
 /// Puts each slot's descriptor in its place. A source below its slot would be overwritten before

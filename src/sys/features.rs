@@ -13,6 +13,8 @@ pub struct Feature {
 
 /// `CLONE_PIDFD` (Linux 5.2); without it the descriptor is opened after the clone.
 pub static CLONE_PIDFD: Feature = Feature::new("CLONE_PIDFD");
+/// `clone3` with `CLONE_CLEAR_SIGHAND` (Linux 5.5); without it the child resets every signal.
+pub static CLONE3: Feature = Feature::new("clone3");
 /// `CLONE_INTO_CGROUP` (Linux 5.7); without it the child writes itself into `cgroup.procs`.
 pub static CLONE_INTO_CGROUP: Feature = Feature::new("CLONE_INTO_CGROUP");
 /// `close_range` (Linux 5.9); without it the parent lists the descriptors to close.
@@ -50,6 +52,12 @@ impl Feature {
 }
 
 /// All features, for diagnostics.
-pub fn all() -> [&'static Feature; 4] {
-    [&CLONE_PIDFD, &CLONE_INTO_CGROUP, &CLOSE_RANGE, &WAIT_PIDFD]
+pub fn all() -> [&'static Feature; 5] {
+    [
+        &CLONE_PIDFD,
+        &CLONE3,
+        &CLONE_INTO_CGROUP,
+        &CLOSE_RANGE,
+        &WAIT_PIDFD,
+    ]
 }

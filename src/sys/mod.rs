@@ -12,4 +12,5 @@ pub mod socket;
 pub mod strings;
 
 mod child;
+mod low;
 mod stack;

@@ -251,6 +251,86 @@ fn a_program_that_does_not_exist_still_leaves_streams_at_their_end() {
     assert_eq!(read_all(failed.ends[1].take().unwrap()), "");
 }
 
+/// Opens files until their descriptors have numbers above `bound`.
+fn crowd(bound: i32) -> Vec<OwnedFd> {
+    let mut files = vec![memfd_create("crowd", MFdFlags::MFD_CLOEXEC).unwrap()];
+    while files.last().is_some_and(|file| raw(file) < bound) {
+        files.push(files[0].try_clone().unwrap());
+    }
+    files
+}
+
+alone! {
+    fn a_crowded_parent_hands_on_the_right_descriptors() {
+        let _files = crowd(2000);
+        let high = memfd_create("high", MFdFlags::MFD_CLOEXEC).unwrap();
+        let high = Stdio::Inherit(raw(&high));
+        for extra in 0..6 {
+            let mut stdio = vec![Stdio::Pipe, Stdio::Pipe, high];
+            stdio.resize(3 + extra, high);
+            let before = open_descriptors();
+            let found = table(Command { stdio, ..Command::default() });
+            assert_eq!(found.len(), 3 + extra);
+            assert!(found.values().skip(2).all(|target| target.starts_with("/memfd:high")));
+            assert!(extra == 0 || open_descriptors() == before);
+        }
+        let stdio = vec![Stdio::Pipe, Stdio::Inherit(19_999)];
+        let failed = spawn(Command { stdio, ..command(&["true"]) }).unwrap_err();
+        assert_eq!(failed.errno, Errno::EBADF);
+    }
+}
+
+alone! {
+    fn a_crowded_parent_does_not_hold_the_childs_ends_of_pipes() {
+        let _files = crowd(200);
+        let script = command(&["sh", "-c", "exec 1>&-; cat >/dev/null"]);
+        let stdio = vec![Stdio::Pipe; 3];
+        let mut spawned = spawn(Command { stdio, ..script }).unwrap();
+        assert_eq!(read_all(spawned.ends[1].take().unwrap()), "");
+        drop(spawned.ends);
+        assert_eq!(spawned.child.wait().unwrap().status, Status::Exited(0));
+    }
+}
+
+alone! {
+    fn many_threads_of_a_crowded_parent_can_spawn_at_once() {
+        let _files = crowd(500);
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                scope.spawn(move || {
+                    for turn in 0..25 {
+                        let text = format!("{thread}-{turn}");
+                        assert_eq!(written(command(&["printf", &text])), text);
+                    }
+                });
+            }
+        });
+    }
+}
+
+alone! {
+    /// As long as its first children came before the crowd.
+    fn a_crowded_parent_spawns_as_fast() {
+        let best = || {
+            let stdio = || vec![Stdio::Pipe; 3];
+            let times = (0..60).map(|_| {
+                let start = std::time::Instant::now();
+                let mut spawned = spawn(Command { stdio: stdio(), ..command(&["true"]) }).unwrap();
+                let time = start.elapsed();
+                spawned.child.wait().unwrap();
+                time
+            });
+            times.min().unwrap()
+        };
+        let alone = best();
+        let _few = crowd(100);
+        spawn(Command { stdio: vec![Stdio::Pipe; 3], ..command(&["true"]) }).unwrap();
+        let _many = crowd(10_000);
+        let crowded = best();
+        assert!(crowded < alone * 2, "{alone:?} and {crowded:?} with 10 000 descriptors");
+    }
+}
+
 #[test]
 fn an_inherited_descriptor_stays_with_the_parent() {
     let file = memfd_create("ours", MFdFlags::MFD_CLOEXEC).unwrap();

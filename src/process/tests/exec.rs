@@ -201,6 +201,8 @@ fn a_detached_child_leads_a_session_of_its_own() {
 
 alone! {
     fn a_kernel_without_clone_pidfd_is_served_too() {
+        features::CLONE3.write_off();
+        assert_eq!(written(command(&["echo", "hello"])), "hello\n");
         features::CLONE_PIDFD.write_off();
         features::WAIT_PIDFD.write_off();
         assert_eq!(written(command(&["echo", "hello"])), "hello\n");
