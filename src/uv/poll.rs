@@ -50,7 +50,7 @@ impl Poll {
     /// Sets what is watched for; neither stops the watching. Changing the set costs system
     /// calls at the loop's next turn.
     pub fn watch(&self, readable: bool, writable: bool) {
-        let events = UV_READABLE * c_int::from(readable) | UV_WRITABLE * c_int::from(writable);
+        let events = (UV_READABLE * c_int::from(readable)) | (UV_WRITABLE * c_int::from(writable));
         let symbols = self.0.symbols;
         // SAFETY: the handle is initialised and not closing.
         unsafe {

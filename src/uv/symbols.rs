@@ -47,6 +47,8 @@ pub fn symbols() -> Option<&'static Symbols> {
     TABLE.get_or_init(load).as_ref()
 }
 
+// The annotation clippy asks for would repeat each field's type.
+#[allow(clippy::missing_transmute_annotations)]
 fn load() -> Option<Symbols> {
     macro_rules! symbol {
         ($name:literal) => {{
