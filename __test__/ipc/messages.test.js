@@ -33,7 +33,18 @@ describe.each(['json', 'advanced'])('%s', (serialization) => {
     ['a stock child', stock],
     ['a child under register', brood],
   ])('values survive the way to %s and back', async (_, options) => {
-    const values = ['', 'text', 'ünïcödé \u{1F600} \u2028', 0, -1.5, true, null, [], {}, { a: [1] }];
+    const values = [
+      '',
+      'text',
+      'ünïcödé \u{1F600} \u2028',
+      0,
+      -1.5,
+      true,
+      null,
+      [],
+      {},
+      { a: [1] },
+    ];
     expect(await expectNoLeaks(() => echo(values, options))).toEqual(values);
   });
 

@@ -2,8 +2,4 @@
 
 // The rows of the table, in its order.
 
-module.exports = [
-  ...require('./spawn'),
-  ...require('./messages'),
-  ...require('./startup'),
-];
+module.exports = [...require('./spawn'), ...require('./messages'), ...require('./startup')];

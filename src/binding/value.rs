@@ -99,16 +99,6 @@ pub fn type_of(env: napi_env, value: napi_value) -> sys::napi_valuetype {
     result
 }
 
-/// A string as UTF-8, `None` when the value is no string. Lone surrogates become U+FFFD.
-pub fn get_string(env: napi_env, value: napi_value) -> Option<String> {
-    if type_of(env, value) != sys::ValueType::napi_string {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    append_string(env, value, &mut bytes);
-    Some(String::from_utf8_lossy(&bytes).into_owned())
-}
-
 /// An upper bound for the UTF-8 length of a string, with the NUL that [`write_string`] appends:
 /// three bytes for each UTF-16 unit, whose number V8 has at hand.
 pub fn string_bound(env: napi_env, value: napi_value) -> usize {
