@@ -2,9 +2,8 @@
 // Finds and loads the compiled addon: brood.node beside package.json, and nowhere else. Whatever is
 // wrong ends in one error with one sentence that says what to do.
 
-const { existsSync } = require('node:fs');
+const { existsSync, readFileSync } = require('node:fs');
 const { join } = require('node:path');
-const { version } = require('../package.json');
 
 const root = join(__dirname, '..');
 const addon = join(root, 'brood.node');
@@ -36,6 +35,7 @@ function refuseOtherRuntimes({ versions, platform }) {
 }
 
 function refuseOtherVersion(binding) {
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
   const found = binding.version;
   if (found === version) return;
   throw loadError(
