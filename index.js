@@ -14,3 +14,20 @@ Object.defineProperty(module.exports, 'cluster', {
     return require('node:cluster');
   },
 });
+
+// Loaded at first use only: most programs never ask.
+Object.defineProperty(module.exports, 'diagnostics', {
+  configurable: true,
+  enumerable: true,
+  get() {
+    return require('./lib/diagnostics').diagnostics;
+  },
+});
+
+Object.defineProperty(module.exports, 'adoptChannel', {
+  configurable: true,
+  enumerable: true,
+  get() {
+    return require('./lib/ipc/takeover').takeOverChannel;
+  },
+});

@@ -43,12 +43,13 @@ function errorClass(code, Base, message) {
 }
 
 /**
- * V8 writes the first line of the stack from `name` at the moment of capture: let it carry the
- * code.
+ * Lets the first line of the stack carry the code: Node writes it, from `name`, when the stack is
+ * first looked at.
  */
 function writeStackHeader(error, code, hideAbove) {
   Object.defineProperty(error, 'name', { value: `${error.name} [${code}]`, configurable: true });
   Error.captureStackTrace(error, hideAbove);
+  void error.stack;
   delete error.name;
 }
 

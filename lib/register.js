@@ -7,6 +7,8 @@
 const Module = require('node:module');
 const { debug } = require('./debug');
 
+let installed = false;
+
 // Why brood must not be installed here, or null.
 function objection() {
   if (process.env.BROOD_DISABLE === '1') return 'BROOD_DISABLE=1 is set';
@@ -29,6 +31,7 @@ function install() {
   }
   Module.syncBuiltinESMExports();
   if (process.connected) require('./ipc/takeover').takeOverChannel();
+  installed = true;
   debug('installed');
   return true;
 }
@@ -38,4 +41,8 @@ function stayStock(why) {
   return false;
 }
 
-module.exports = { install };
+function isInstalled() {
+  return installed;
+}
+
+module.exports = { install, isInstalled };

@@ -1,6 +1,8 @@
 //! A channel in a process without free descriptors. Alone in its file, and so in its process:
 //! the limit and the descriptor table belong to the whole process.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::io::{IoSlice, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};

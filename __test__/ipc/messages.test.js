@@ -49,9 +49,9 @@ describe.each(['json', 'advanced'])('%s', (serialization) => {
 });
 
 test('advanced carries what JSON cannot', async () => {
-  const values = [new Map([[1, new Set([2])]]), new Date(0), 10n, Buffer.from('bytes'), undefined];
-  const received = await echo(values.slice(0, 4), { serialization: 'advanced' });
-  expect(received).toEqual(values.slice(0, 4));
+  const values = [new Map([[1, new Set([2])]]), new Date(0), { big: 10n }, Buffer.from('bytes')];
+  const received = await echo(values, { serialization: 'advanced' });
+  expect(received).toEqual(values);
   expect(Buffer.isBuffer(received[3])).toBe(true);
 });
 
@@ -174,23 +174,7 @@ test('an unreferenced channel lets the parent end', async () => {
 });
 
 test('it works in a worker thread, also when the thread is terminated with children alive', async () => {
-  const script = `
-    const { Worker } = require('node:worker_threads');
-    const code = \`
-      const { fork } = require(${JSON.stringify(ROOT)});
-      const { parentPort } = require('node:worker_threads');
-      const child = fork(${JSON.stringify(fixture('echo.js'))});
-      child.on('message', (message) => parentPort.postMessage(message));
-      child.send('through the thread');
-    \`;
-    const worker = new Worker(code, { eval: true });
-    worker.on('message', async (message) => {
-      console.log(message);
-      await worker.terminate();
-      console.log('terminated');
-    });
-  `;
-  const { stdout, code, stderr } = await runNode(['-e', script]);
+  const { stdout, code, stderr } = await runNode([fixture('thread.js')]);
   expect(stderr).toBe('');
   expect(code).toBe(0);
   expect(stdout).toBe('through the thread\nterminated\n');

@@ -217,13 +217,14 @@ ChildProcess.prototype.spawn = function spawn(options) {
   this.pid = this._handle.pid;
   const channelFd = ipcFd === -1 ? -1 : slots[entries.findIndex((entry) => entry.ipc === true)];
   openStreams(this, entries, slots);
-  if (channelFd !== -1) openChannel(this, channelFd, serialization);
+  if (channelFd !== -1) openChannel(this, channelFd, serialization, options.maxMessageSize);
   return errno;
 };
 
-function openChannel(child, fd, serialization) {
+function openChannel(child, fd, serialization, maxMessageSize) {
   const { setupChannel } = require('../ipc');
-  setupChannel(child, fd, serialization, { onClose: () => maybeClose(child) });
+  const onClose = () => maybeClose(child);
+  setupChannel(child, fd, serialization, { onClose, maxMessageSize });
 }
 
 ChildProcess.prototype.kill = function kill(sig) {

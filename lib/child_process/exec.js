@@ -187,14 +187,15 @@ function exec(command, options, callback) {
 /** The promise form: resolves to { stdout, stderr }, and has the child as a property. */
 function promiseForm(run) {
   const form = (...args) => {
-    let child;
+    let settle;
     const promise = new Promise((resolve, reject) => {
-      child = run(...args, (error, stdout, stderr) => {
+      settle = (error, stdout, stderr) => {
         if (error === null) resolve({ stdout, stderr });
         else reject(Object.assign(error, { stdout, stderr }));
-      });
+      };
     });
-    promise.child = child;
+    // Outside the promise: bad arguments are thrown, not rejected.
+    promise.child = run(...args, settle);
     return promise;
   };
   return Object.defineProperty(form, 'name', { value: run.name, configurable: true });

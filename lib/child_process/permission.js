@@ -3,7 +3,6 @@
 // code, so brood does: without the permission nothing starts, and with it the flags are handed on
 // to children (see environment.js).
 
-const diagnostics = require('node:diagnostics_channel');
 const { ERR_ACCESS_DENIED } = require('../errors');
 const { permissionErrorNamesResource } = require('../node_version');
 
@@ -14,7 +13,7 @@ const GRANT_FLAG = /^--allow-[a-z]/;
 // Absent unless Node was started with the permission model.
 const { permission } = process;
 
-// In audit mode a missing permission is reported and the call goes on.
+// In audit mode a missing permission is reported, and the call goes on.
 const isAudit =
   permission !== undefined &&
   [...process.execArgv, ...words(process.env.NODE_OPTIONS)].some((word) => AUDIT_FLAG.test(word));
@@ -25,13 +24,8 @@ function words(nodeOptions) {
 
 /** Throws ERR_ACCESS_DENIED when this process may not start `file`. */
 function requireChildPermission(file) {
-  if (permission === undefined || permission.has('child')) return;
-  if (isAudit) {
-    diagnostics
-      .channel('node:permission-model:child')
-      .publish({ permission: 'ChildProcess', resource: file });
-    return;
-  }
+  // In audit mode the question is what Node reports on its diagnostics channel.
+  if (permission === undefined || permission.has('child', file) || isAudit) return;
   const message = 'Access to this API has been restricted';
   if (!permissionErrorNamesResource) throw new ERR_ACCESS_DENIED(message, 'ChildProcess', '');
   const advice = 'Use --allow-child-process to manage permissions.';

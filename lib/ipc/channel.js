@@ -150,7 +150,7 @@ class Channel {
     this.native.readStop();
     process.nextTick(() => {
       if (this.target.listenerCount('error') > 0) this.target.emit('error', error);
-      else process.emitWarning(error);
+      else process.emitWarning(error.message, { code: error.code });
       this.#finish();
     });
   }

@@ -8,6 +8,7 @@ mod callback;
 mod channel;
 mod command;
 mod descriptor;
+mod diagnostics;
 mod environment;
 mod process;
 mod spawn_sync;
@@ -45,6 +46,7 @@ fn init(exports: Object, env: Env) -> Result<()> {
 const AREAS: &[&[Function]] = &[
     channel::FUNCTIONS,
     descriptor::FUNCTIONS,
+    diagnostics::FUNCTIONS,
     process::FUNCTIONS,
     spawn_sync::FUNCTIONS,
 ];

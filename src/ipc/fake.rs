@@ -19,7 +19,8 @@ use super::transport::{Ancillary, Ready, Received, Transport};
 
 #[derive(Debug)]
 struct KernelBuffer {
-    bytes: VecDeque<u8>,
+    bytes: Vec<u8>,
+    read: usize,
     descriptors: Vec<OwnedFd>,
 }
 
@@ -52,7 +53,10 @@ impl Stream {
     }
 
     fn used(&self) -> usize {
-        self.buffers.iter().map(|buffer| buffer.bytes.len()).sum()
+        self.buffers
+            .iter()
+            .map(|buffer| buffer.bytes.len() - buffer.read)
+            .sum()
     }
 
     fn next_cut(&mut self) -> usize {
@@ -76,8 +80,10 @@ impl Stream {
         while !rest.is_empty() {
             let (now, later) = rest.split_at(self.next_cut().min(rest.len()));
             let descriptors = descriptors.take().unwrap_or_default();
+            let bytes = now.to_vec();
             self.buffers.push_back(KernelBuffer {
-                bytes: now.iter().copied().collect(),
+                bytes,
+                read: 0,
                 descriptors,
             });
             rest = later;
@@ -88,14 +94,13 @@ impl Stream {
     fn receive(&mut self, room: &mut [u8]) -> Result<Received, Errno> {
         let (mut bytes, mut ancillary) = (0, Ancillary::None);
         while let Some(buffer) = self.buffers.front_mut() {
-            while bytes < room.len()
-                && let Some(byte) = buffer.bytes.pop_front()
-            {
-                room[bytes] = byte;
-                bytes += 1;
-            }
+            let unread = &buffer.bytes[buffer.read..];
+            let count = unread.len().min(room.len() - bytes);
+            room[bytes..bytes + count].copy_from_slice(&unread[..count]);
+            bytes += count;
+            buffer.read += count;
             let descriptors = std::mem::take(&mut buffer.descriptors);
-            if buffer.bytes.is_empty() {
+            if buffer.read == buffer.bytes.len() {
                 self.buffers.pop_front();
             }
             if !descriptors.is_empty() {
@@ -169,11 +174,6 @@ impl FakeSocket {
     /// What a peer with unread data does when it closes.
     pub fn reset(&self) {
         self.outgoing.borrow_mut().reset = true;
-    }
-
-    /// Bytes sent and not received yet.
-    pub fn in_flight(&self) -> usize {
-        self.outgoing.borrow().used()
     }
 
     /// Sends all bytes, as a peer that is no `Channel`.

@@ -11,8 +11,12 @@ use super::error::ReceiveError;
 use super::json_lines::ControlSearch;
 use super::{advanced, json_lines};
 
-/// Room offered to a read, at least. Also the memory that an idle reader may keep.
-const READ: usize = 64 * 1024;
+/// Memory first allocated; an idle reader keeps up to twice as much.
+const FIRST: usize = 64 * 1024;
+/// Room offered to a read, at least.
+const ROOM: usize = 16 * 1024;
+/// More entries than this are not kept for the ends of the next frames.
+const KEEP_ENDS: usize = 64 * 1024;
 /// More memory than this is not kept for the next frames, however busy the channel.
 const KEEP: usize = 2 * 1024 * 1024;
 /// The buffer doubles up to here, then grows by this much: a large message shall not make the
@@ -113,12 +117,12 @@ impl FrameReader {
         self.framing
     }
 
-    /// Where to put the next bytes of the stream: 64 KiB or more.
+    /// Where to put the next bytes of the stream: 16 KiB or more.
     pub fn room(&mut self) -> &mut [u8] {
         if self.buffer.is_empty() {
             self.buffer = mem::take(&mut self.spare);
         }
-        self.grow(self.filled + READ);
+        self.grow(self.filled + ROOM);
         &mut self.buffer[self.filled..]
     }
 
@@ -195,12 +199,12 @@ impl FrameReader {
             mut ends,
             ..
         } = frames;
-        let wanted = KEEP.min((4 * len).max(2 * READ));
+        let wanted = KEEP.min((4 * len).max(2 * FIRST));
         if region.len() <= wanted && region.len() > self.spare.len() {
             self.spare = region;
         }
         ends.clear();
-        if ends.capacity() <= READ && ends.capacity() > self.spare_ends.capacity() {
+        if ends.capacity() <= KEEP_ENDS && ends.capacity() > self.spare_ends.capacity() {
             self.spare_ends = ends;
         }
     }
@@ -257,7 +261,7 @@ impl FrameReader {
         self.scanned = self.filled;
         if !unfinished.is_empty() {
             self.buffer = mem::take(&mut self.spare);
-            self.grow(self.filled + READ);
+            self.grow(self.filled + ROOM);
             self.buffer[origin..self.filled].copy_from_slice(&old[unfinished]);
         }
         old
@@ -268,7 +272,7 @@ impl FrameReader {
             return;
         }
         let grown = self.buffer.len() + self.buffer.len().min(STEP);
-        let len = needed.max(grown);
+        let len = needed.max(grown).max(FIRST);
         if self.buffer.is_empty() {
             // Zeroed by the allocator, which for fresh pages costs nothing.
             self.buffer = vec![0; len];
@@ -308,6 +312,8 @@ fn payload(framing: Framing, ends: &[u32], index: usize) -> Range<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -323,7 +329,7 @@ mod tests {
 
     fn handle(framing: Framing) -> &'static [u8] {
         match framing {
-            Framing::JsonLines => br#"{"cmd":"NODE_HANDLE","type":"net.Socket","msg":1}"#,
+            Framing::JsonLines => br#"{"cmd":"NODE_HANDLE","msg":1}"#,
             Framing::Advanced => b"\xff\x0fo\"\x03cmd\"\x0bNODE_HANDLE\"\x03msgI\x02{\x02",
         }
     }
@@ -352,56 +358,48 @@ mod tests {
 
     /// Feeds pieces and takes the frames after each, or all at the end.
     fn read_all(
-        framing: Framing,
+        reader: &mut FrameReader,
         pieces: &[&[u8]],
         take_often: bool,
-    ) -> (Vec<Vec<u8>>, Vec<Control>, usize) {
-        let mut reader = FrameReader::new(framing, 1000);
+    ) -> (Vec<Vec<u8>>, Vec<Control>) {
         let (mut all, mut kinds) = (Vec::new(), Vec::new());
         let mut controls = Controls::new();
         for (i, piece) in pieces.iter().enumerate() {
-            feed(&mut reader, piece, &mut controls).unwrap();
+            feed(reader, piece, &mut controls).unwrap();
             if take_often || i + 1 == pieces.len() {
                 let frames = reader.take();
                 for (index, control) in controls.drain(..) {
                     let payload = &frames.region()[frames.range(index)];
-                    assert!(payload.windows(11).any(|part| part == b"NODE_HANDLE"));
+                    assert!(payload.len() > control.cmd().len());
                     kinds.push(control);
                 }
                 all.extend(payloads(&frames));
                 reader.recycle(frames);
             }
         }
-        (all, kinds, reader.unfinished())
+        (all, kinds)
     }
 
     #[test]
     fn every_two_split_points_give_the_same_frames() {
         for framing in [Framing::JsonLines, Framing::Advanced] {
-            let (ack, nack) = match framing {
-                Framing::JsonLines => (json_lines::ACK, json_lines::NACK),
-                Framing::Advanced => (advanced::ACK, advanced::NACK),
+            let ack = match framing {
+                Framing::JsonLines => json_lines::ACK,
+                Framing::Advanced => advanced::ACK,
             };
-            let sent = [
-                b"1",
-                handle(framing),
-                ack,
-                "\"z\u{fc}\u{20ac}\"".as_bytes(),
-                nack,
-                b"{}",
-            ];
-            let mut stream: Vec<u8> = sent.iter().flat_map(|p| frame(framing, p)).collect();
-            stream.extend_from_slice(&frame(framing, b"unfinished")[..7]);
-            let controls = [Control::Handle, Control::Ack, Control::Nack];
+            let sent = [b"1", handle(framing), ack, "\"\u{20ac}\"".as_bytes(), b"{}"];
+            let stream: Vec<u8> = sent.iter().flat_map(|p| frame(framing, p)).collect();
+            let controls = [Control::Handle, Control::Ack];
+            let mut reader = FrameReader::new(framing, 1000);
             for first in 0..=stream.len() {
                 for second in first..=stream.len() {
                     let (a, rest) = stream.split_at(first);
                     let (b, c) = rest.split_at(second - first);
                     for take_often in [false, true] {
-                        let (got, kinds, left) = read_all(framing, &[a, b, c], take_often);
+                        let (got, kinds) = read_all(&mut reader, &[a, b, c], take_often);
                         assert_eq!(got, sent, "{framing:?} {first} {second}");
                         assert_eq!(kinds, controls, "{framing:?} {first} {second}");
-                        assert_eq!(left, 7);
+                        assert_eq!(reader.unfinished(), 0);
                     }
                 }
             }
@@ -437,6 +435,19 @@ mod tests {
         assert_eq!(payloads(&reader.take()), [b"good"]);
     }
 
+    /// Newlines smuggled in behind the decoder's back are not found.
+    #[test]
+    fn every_byte_is_looked_at_once() {
+        let mut reader = FrameReader::new(Framing::JsonLines, 1000);
+        feed(&mut reader, b"1\n234", &mut Vec::new()).unwrap();
+        let unfinished = reader.start..reader.filled;
+        reader.buffer[unfinished].fill(b'\n');
+        feed(&mut reader, b"5", &mut Vec::new()).unwrap();
+        assert_eq!(payloads(&reader.take()), [b"1"]);
+        feed(&mut reader, b"6\n", &mut Vec::new()).unwrap();
+        assert_eq!(payloads(&reader.take()), [b"\n\n\n56"]);
+    }
+
     #[test]
     fn preloaded_bytes_come_first() {
         for framing in [Framing::JsonLines, Framing::Advanced] {
@@ -464,14 +475,14 @@ mod tests {
             }
         };
         assert!(matches!(error, ReceiveError::MessageTooLarge { limit: l, .. } if l == limit));
-        assert!(reader.memory() <= limit + STEP + READ);
+        assert!(reader.memory() <= limit + STEP + FIRST);
     }
 
     #[test]
     fn an_announced_length_alone_takes_no_memory() {
         let mut reader = FrameReader::new(Framing::Advanced, 1 << 30);
         feed(&mut reader, &[0x3f, 0xff, 0xff, 0xff, 1], &mut Vec::new()).unwrap();
-        assert!(reader.memory() <= 2 * READ);
+        assert!(reader.memory() <= FIRST);
     }
 
     #[test]
@@ -493,12 +504,15 @@ mod tests {
     #[test]
     fn small_batches_keep_little_memory_and_reuse_it() {
         let mut reader = FrameReader::new(Framing::JsonLines, 1 << 30);
+        let mut places = HashSet::new();
         for _ in 0..100 {
             feed(&mut reader, b"1\n2\n3", &mut Vec::new()).unwrap();
             let frames = reader.take();
+            places.insert(frames.region().as_ptr());
             reader.recycle(frames);
         }
-        assert!(reader.memory() <= 5 * READ, "{}", reader.memory());
+        assert_eq!(places.len(), 2, "two buffers in turn");
+        assert!(reader.memory() <= 2 * FIRST, "{}", reader.memory());
     }
 
     /// Frames the obvious way: payloads, the error, bytes left.
@@ -583,7 +597,7 @@ mod tests {
                  Some(ReceiveError::MessageTooLarge { .. })) => prop_assert!(size > limit),
                 (error, expected) => prop_assert_eq!(error, expected),
             }
-            prop_assert!(reader.memory() <= 4 * READ);
+            prop_assert!(reader.memory() <= 4 * FIRST);
         }
     }
 }

@@ -301,6 +301,11 @@ proptest! {
         }
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn a_stock_receiver_never_mixes_up_handles(
         sends in prop::collection::vec((0usize..70_000, prop::bool::weighted(0.6)), 1..12),
@@ -357,7 +362,7 @@ impl StockReceiver {
                 self.pending = descriptors.pop();
             }
             self.buffer.extend_from_slice(&room[..received.bytes]);
-            while let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
+            while let Some(end) = memchr::memchr(b'\n', &self.buffer) {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 self.handle(&line[..end]);
             }

@@ -143,7 +143,7 @@ impl<'a> Run<'a> {
         if child_ready {
             self.take_end();
         }
-        if self.deadline.is_some_and(|time| time <= Instant::now()) {
+        if self.is_going_on() && self.deadline.is_some_and(|time| time <= Instant::now()) {
             self.set_error(Errno::ETIMEDOUT);
             self.kill();
         }
@@ -233,8 +233,8 @@ impl<'a> Run<'a> {
             Ok(ended) => self.outcome.ended = ended,
             Err(errno) => self.set_error(errno),
         }
+        // The deadline stays: somebody else may hold the pipes open.
         self.gone = true;
-        self.deadline = None;
     }
 
     /// Ends the child and stops listening to it. Its own children may go on.

@@ -191,6 +191,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    use nix::sys::signal::{SigSet, Signal};
 
     use super::*;
 
@@ -244,7 +245,16 @@ mod tests {
         let (ours, theirs) = pair();
         drop(theirs);
         assert_eq!(receive(ours.as_fd(), &mut [0; 10]).unwrap().bytes, 0);
+        // A blocked signal stays pending, even one that the process ignores.
+        SigSet::from(Signal::SIGPIPE).thread_block().unwrap();
         assert_eq!(send_bytes(&ours, b"x"), Err(Errno::EPIPE));
+        // SAFETY: the set is filled in by the call.
+        let pending = unsafe {
+            let mut set = mem::zeroed();
+            libc::sigpending(&mut set);
+            SigSet::from_sigset_t_unchecked(set)
+        };
+        assert!(!pending.contains(Signal::SIGPIPE));
     }
 
     #[test]

@@ -1,0 +1,101 @@
+'use strict';
+// fork(): how the child's command line and streams come about. Messages are tested in ../ipc.
+
+const { once } = require('node:events');
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { pathToFileURL } = require('node:url');
+const { expectAlike, recordEvents, stock, textOf } = require('./side_by_side');
+
+const BROOD = JSON.stringify(path.resolve(__dirname, '../..'));
+let directory;
+let report;
+
+beforeAll(() => {
+  directory = fs.mkdtempSync(path.join(os.tmpdir(), 'brood-fork-'));
+  report = path.join(directory, 'report.js');
+  fs.writeFileSync(
+    report,
+    `const { argv, execArgv, execPath, connected } = process;
+     const channel = Object.keys(process.env).filter((key) => /_CHANNEL/.test(key));
+     console.log(JSON.stringify({ argv, execArgv, execPath, connected, channel, mark: process.env.MARK }));
+     process.disconnect?.();`,
+  );
+});
+
+afterAll(() => fs.rmSync(directory, { recursive: true }));
+
+async function reported(child) {
+  const [text] = await Promise.all([textOf(child.stdout), once(child, 'close')]);
+  return JSON.parse(text);
+}
+
+const silent = { silent: true };
+
+test('the module gets its arguments, and a channel it does not see in its environment', async () => {
+  const { argv, connected, channel } = await expectAlike((cp) =>
+    reported(cp.fork(report, ['a', 'b c'], silent)),
+  );
+  expect(argv.slice(1)).toEqual([report, 'a', 'b c']);
+  expect([connected, channel]).toEqual([true, []]);
+});
+
+test('a file: URL, other flags, another environment', () =>
+  expectAlike((cp) =>
+    reported(
+      cp.fork(pathToFileURL(report), {
+        ...silent,
+        execArgv: ['--no-warnings'],
+        env: { MARK: 'x' },
+      }),
+    ),
+  ));
+
+test('arguments may be left out or be null', () =>
+  expectAlike(async (cp) => [
+    await reported(cp.fork(report, silent)),
+    await reported(cp.fork(report, null, silent)),
+    await reported(cp.fork(report, undefined, silent)),
+  ]));
+
+test('streams are those of the parent unless silent or said otherwise', () =>
+  expectAlike(async (cp) => {
+    const streams = [];
+    for (const options of [
+      silent,
+      { stdio: 'ignore' },
+      { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] },
+    ]) {
+      const child = cp.fork(report, options);
+      streams.push(child.stdio.map((stream) => stream !== null));
+      child.stdout?.resume();
+      await once(child, 'close');
+    }
+    return streams;
+  }));
+
+test('events come in the order of Node', async () => {
+  const events = await expectAlike(async (cp) =>
+    (await recordEvents(cp.fork(report, silent))).map(([name]) => name),
+  );
+  expect(events).toContain('disconnect');
+});
+
+test('a module that does not exist is the exit of the child, not an error here', () =>
+  expectAlike(async (cp) => {
+    const child = cp.fork(path.join(directory, 'none.js'), silent);
+    child.stderr.resume();
+    const events = await recordEvents(child);
+    return events.filter(([name]) => name !== 'disconnect');
+  }));
+
+test('code given to node -e is not run again by what it forks', async () => {
+  const code = (name) =>
+    `require(${name}).fork(${JSON.stringify(report)}, ['x']).on('exit', (code) => process.exit(code))`;
+  const run = (name) =>
+    reported(stock.spawn(process.execPath, ['--no-warnings', '-e', code(name)]));
+  const ours = await run(BROOD);
+  expect(ours).toEqual(await run('"node:child_process"'));
+  expect(ours.execArgv).toEqual(['--no-warnings']);
+});

@@ -1,0 +1,38 @@
+'use strict';
+// What brood.diagnostics() says: one object for a bug report or a health page.
+
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const binding = require('./binding');
+const { isInstalled } = require('./register');
+const { version } = require('../package.json');
+
+/** Open descriptors of this process, without the one this count needs itself. */
+function openDescriptors() {
+  return fs.readdirSync('/proc/self/fd').length - 1;
+}
+
+function diagnostics() {
+  const [children, channels, processChannels, orphans] = binding.counts();
+  return {
+    version,
+    binary: path.join(__dirname, '..', 'brood.node'),
+    node: process.versions.node,
+    libuv: binding.libuvVersion(),
+    kernel: os.release(),
+    registered: isInstalled(),
+    // Kernel features that were refused here and are done in a slower way.
+    fallbacks: binding.missingFeatures(),
+    counters: {
+      descriptors: openDescriptors(),
+      children,
+      channels,
+      processChannels,
+      // Ended or abandoned children that the next spawn reaps.
+      orphans,
+    },
+  };
+}
+
+module.exports = { diagnostics };
