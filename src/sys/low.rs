@@ -3,19 +3,20 @@
 //! closing) thousands of entries would make a spawn dearer with every child that is alive. What a
 //! child is to get from above the bound is lent a low number for the length of the launch.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use nix::unistd::dup3;
 
-use super::descriptor;
 use super::launch::Slot;
 
 /// Tables up to this size are simply copied.
-const SMALL: RawFd = 64;
+pub(super) const SMALL: RawFd = 64;
+/// Numbers below are for standard streams, which somebody may close and reopen.
+pub(super) const FIRST: RawFd = 3;
 /// Standard streams and a channel.
 const KEPT: usize = 4;
 
@@ -105,8 +106,15 @@ impl Reserve {
             OFlag::O_RDONLY | OFlag::O_CLOEXEC,
             Mode::empty(),
         )?;
-        let places = (0..KEPT).map(|_| descriptor::duplicate(null.as_raw_fd()));
-        let lent = places.collect::<Result<_, _>>()?;
+        let lent = (0..KEPT).map(|_| duplicate(&null));
+        let lent = lent.collect::<Result<_, _>>()?;
+        let null = duplicate(&null)?;
         Ok(Reserve { null, lent })
     }
+}
+
+fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST))?;
+    // SAFETY: fcntl returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
