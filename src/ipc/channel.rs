@@ -21,6 +21,8 @@ use super::{Framing, Limits, advanced, json_lines};
 const MIN_READ: usize = 4 * 1024;
 /// Keeps positions in a batch within 32 bits.
 const MAX_BUDGET: usize = 1 << 30;
+/// Replies that may wait for a peer to read them; a well-behaved one has a single one coming.
+const MAX_UNREAD_REPLIES: usize = 1 << 20;
 /// Bytes read between two looks at the clock while draining.
 const DRAIN_BUDGET: usize = 1 << 20;
 
@@ -183,7 +185,8 @@ impl<T: Transport> Channel<T> {
 
     /// Sends a message that does not wait for the acknowledgement of a handle, at once and
     /// without a number: replies to handles, internal messages. Messages sent this way keep
-    /// their order among themselves.
+    /// their order among themselves. They are for what is small and rare: a peer that leaves a
+    /// megabyte of them unread is no longer listened to ([`ReceiveError::UnreadReplies`]).
     pub fn send_unqueued(&mut self, payload: &[u8]) -> Result<(), Errno> {
         self.reserve(payload.len()).copy_from_slice(payload);
         self.commit_unqueued(payload.len())
@@ -364,6 +367,11 @@ impl<T: Transport> Channel<T> {
     ) -> ReadEnd {
         if self.ended {
             return ReadEnd::Closed;
+        }
+        let waiting = self.queue.unqueued_bytes();
+        if waiting > MAX_UNREAD_REPLIES {
+            let limit = MAX_UNREAD_REPLIES;
+            return ReadEnd::Failed(ReceiveError::UnreadReplies { waiting, limit });
         }
         if mem::take(&mut self.preloaded)
             && let Err(error) = self.decode(0, handles, released)

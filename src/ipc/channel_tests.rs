@@ -692,6 +692,30 @@ fn descriptors_nobody_asked_for_end_the_reading_and_are_closed() {
 }
 
 #[test]
+fn a_peer_that_asks_for_replies_and_reads_none_is_not_listened_to_for_ever() {
+    let (mut channel, mut peer) = channel();
+    channel.transport().set_capacity(0);
+    let mut refused = 0;
+    let end = loop {
+        peer.put(&handle_line().repeat(1000), &[]);
+        let batch = channel.receive(BUDGET);
+        for _ in batch.handles() {
+            channel.refuse_handle().unwrap();
+            refused += NACK.len();
+        }
+        if channel.has_ended() {
+            break batch.end();
+        }
+    };
+    let error = ReceiveError::UnreadReplies {
+        waiting: refused,
+        limit: 1 << 20,
+    };
+    assert_eq!(end, ReadEnd::Failed(error));
+    assert!(refused < (1 << 20) + 1000 * NACK.len());
+}
+
+#[test]
 fn reading_that_ended_still_lets_messages_out() {
     let (ours, mut peer) = pair();
     let limits = Limits {
@@ -729,6 +753,13 @@ fn every_error_says_what_the_peer_did() {
                 limit: 64,
             },
             "peer sent 65 descriptors that belong to no message, the limit is 64",
+        ),
+        (
+            ReceiveError::UnreadReplies {
+                waiting: 2,
+                limit: 1,
+            },
+            "peer left 2 bytes of replies unread, the limit is 1",
         ),
         (
             ReceiveError::System(Errno::EIO),

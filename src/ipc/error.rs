@@ -31,6 +31,13 @@ pub enum ReceiveError {
         /// The limit that was exceeded.
         limit: usize,
     },
+    /// The peer keeps asking for replies (to handles it announces) and does not read them.
+    UnreadReplies {
+        /// Bytes of replies that wait.
+        waiting: usize,
+        /// The limit that was exceeded.
+        limit: usize,
+    },
     /// The kernel refused to read.
     System(Errno),
 }
@@ -55,6 +62,12 @@ impl fmt::Display for ReceiveError {
                 f,
                 "peer sent {waiting} descriptors that belong to no message, the limit is {limit}"
             ),
+            Self::UnreadReplies { waiting, limit } => {
+                write!(
+                    f,
+                    "peer left {waiting} bytes of replies unread, the limit is {limit}"
+                )
+            }
             Self::System(errno) => write!(f, "reading the channel failed: {}", errno.desc()),
         }
     }

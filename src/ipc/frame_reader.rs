@@ -135,8 +135,8 @@ impl FrameReader {
     }
 
     /// Takes in the first `n` bytes of [`room`](Self::room) and finds the frames they complete.
-    /// Control messages among them are appended to `controls` with their index; `thorough` as in
-    /// [`receive`](super::Channel::receive)'s need to find every spelling of them.
+    /// Control messages among them are appended to `controls` with their index; `thorough` finds
+    /// them in every spelling, which costs more and is worth while when one is expected.
     ///
     /// After an error the frames found before it can still be taken.
     pub fn advance(

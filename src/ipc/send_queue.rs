@@ -309,6 +309,10 @@ impl SendQueue {
         self.plain_before_gate() + handle + self.unqueued.len()
     }
 
+    pub fn unqueued_bytes(&self) -> usize {
+        self.unqueued.len()
+    }
+
     pub fn held_messages(&self) -> usize {
         self.handles
             .front()
