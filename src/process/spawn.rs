@@ -122,9 +122,10 @@ impl Pipes {
             });
         }
         slots.resize(stdio.len().max(3), Slot::Ignore);
-        for (index, slot) in slots.iter_mut().enumerate().take(3) {
-            if let (Slot::Ignore, Some(null)) = (*slot, null::descriptor(index == 0)) {
-                *slot = Slot::Own(null);
+        let nulls = [null::read_only, null::read_write, null::read_write];
+        for (slot, null) in slots.iter_mut().zip(nulls) {
+            if let (Slot::Ignore, Some(null)) = (*slot, null()) {
+                *slot = Slot::Own(null.as_raw_fd());
             }
         }
         slots
