@@ -16,13 +16,14 @@ use super::Function;
 use super::callback::Target;
 use super::environment::{Callbacks, Environment};
 use super::value;
+use crate::ipc::pace::{self, Brought, Pace};
 use crate::ipc::shared::{self, SharedChannel};
 use crate::ipc::{
     Batch, Channel, ChannelEvent, FlushState, Framing, HandleSlot, Limits, Progress, ReadEnd,
     SendMode, UnixTransport,
 };
 use crate::sys::descriptor;
-use crate::uv::{Poll, Readiness};
+use crate::uv::{Poll, Readiness, Timer};
 
 /// What this file adds to the addon's exports.
 pub const FUNCTIONS: &[Function] = &[
@@ -82,9 +83,15 @@ struct Entry {
     id: u32,
     shared: Arc<SharedChannel>,
     poll: RefCell<Option<Poll>>,
+    /// Made for the first flood; runs while reading pauses.
+    timer: RefCell<Option<Timer>>,
     target: Target,
     interest: Cell<(bool, bool)>,
     reading: Cell<bool>,
+    pace: RefCell<Pace>,
+    pausing: Cell<bool>,
+    /// Something was sent since the last read.
+    answered: Cell<bool>,
     referenced: Cell<bool>,
     /// `shutdown` was called: nothing is read any more, the channel ends with its queue.
     lingering: Cell<bool>,
@@ -129,7 +136,7 @@ impl Channels {
         let deadline = Instant::now() + shared::EXIT_BOUND;
         let mut dropped = 0;
         for entry in entries {
-            entry.poll.borrow_mut().take();
+            entry.unwatch();
             dropped += entry.shared.lock().drain_on_exit(deadline);
         }
         shared::report_dropped(dropped);
@@ -143,8 +150,13 @@ impl Entry {
         let poll = self.poll.borrow();
         let Some(poll) = poll.as_ref() else { return };
         let unwritten = channel.unwritten_messages() > 0;
-        poll.set_ref(self.referenced.get() || unwritten);
-        let interest = (self.reading.get(), channel.wants_writable());
+        let keeps_alive = self.referenced.get() || unwritten;
+        poll.set_ref(keeps_alive);
+        if let Some(timer) = self.timer.borrow().as_ref() {
+            timer.set_ref(keeps_alive);
+        }
+        let reads = self.reading.get() && !self.pausing.get();
+        let interest = (reads, channel.wants_writable());
         if self.interest.replace(interest) != interest {
             poll.watch(interest.0, interest.1);
         }
@@ -221,7 +233,7 @@ impl Entry {
     /// Forgets the channel; its descriptor is closed with the last reference. Says whether it
     /// was open.
     fn close(&self, environment: &Environment) -> bool {
-        self.poll.borrow_mut().take();
+        self.unwatch();
         environment
             .channels()
             .open
@@ -230,10 +242,64 @@ impl Entry {
             .is_some()
     }
 
-    fn on_ready(self: &Rc<Self>, environment: &Environment, ready: Readiness) {
+    fn unwatch(&self) {
+        self.poll.borrow_mut().take();
+        self.timer.borrow_mut().take();
+    }
+
+    /// After a read: lets a flood gather before the next one.
+    fn pace(self: &Rc<Self>, environment: &Rc<Environment>, brought: Brought) {
+        let answered = self.answered.replace(false);
+        let pause = self
+            .pace
+            .borrow_mut()
+            .should_pause(brought, answered, Instant::now());
+        if pause && self.start_timer(environment).is_ok() {
+            self.pausing.set(true);
+        }
+    }
+
+    fn start_timer(self: &Rc<Self>, environment: &Rc<Environment>) -> Result<(), Errno> {
+        let mut timer = self.timer.borrow_mut();
+        if timer.is_none() {
+            let handler = self.handler(environment, Entry::on_pause_over);
+            *timer = Some(Timer::new(environment.event_loop(), move || handler(()))?);
+        }
+        if let Some(timer) = timer.as_ref() {
+            timer.start(pace::PAUSE);
+        }
+        Ok(())
+    }
+
+    fn on_pause_over(self: &Rc<Self>, environment: &Rc<Environment>, (): ()) {
+        self.pausing.set(false);
+        if self.reading.get() {
+            self.receive(environment, false);
+        }
+        self.settle(environment);
+    }
+
+    /// A callback for libuv that does nothing once the channel or its environment has ended.
+    fn handler<E: 'static, F: Fn(&Rc<Self>, &Rc<Environment>, E) + 'static>(
+        self: &Rc<Self>,
+        environment: &Rc<Environment>,
+        handle: F,
+    ) -> impl Fn(E) + use<E, F> {
+        let (entry, environment) = (Rc::downgrade(self), Rc::downgrade(environment));
+        move |event| {
+            if let (Some(entry), Some(environment)) = (entry.upgrade(), environment.upgrade())
+                && !environment.is_ending()
+            {
+                handle(&entry, &environment, event);
+            }
+        }
+    }
+
+    fn on_ready(self: &Rc<Self>, environment: &Rc<Environment>, ready: Readiness) {
         if ready.failed {
             // libuv has stopped the handle; what is there is read to the end below.
             self.interest.set((false, false));
+            self.pausing.set(false);
         }
         if ready.writable || ready.failed {
             self.shared.lock().flush();
@@ -246,10 +312,13 @@ impl Entry {
 
     /// Reads what is there and hands it to JavaScript; after a failed poll until the end, for
     /// there will be no further event.
-    fn receive(self: &Rc<Self>, environment: &Environment, to_the_end: bool) {
+    fn receive(self: &Rc<Self>, environment: &Rc<Environment>, to_the_end: bool) {
+        let before = self.shared.lock().stats().bytes_received;
+        let mut messages = 0;
         loop {
             let batch = self.shared.lock().receive(READ_BUDGET);
             let end = batch.end();
+            messages += batch.len();
             if batch.is_empty() {
                 self.shared.lock().recycle(batch);
             } else {
@@ -267,9 +336,11 @@ impl Entry {
                     return self.tell(environment, Event::Broken, detail, 0);
                 }
                 ReadEnd::Budget | ReadEnd::ShortRead if to_the_end && self.reading.get() => {}
-                ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Drained => return,
+                ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Drained => break,
             }
         }
+        let bytes = (self.shared.lock().stats().bytes_received - before) as usize;
+        self.pace(environment, Brought { messages, bytes });
     }
 
     fn stop_reading(&self) {
@@ -387,9 +458,13 @@ fn open_channel(
         id,
         shared,
         poll: RefCell::new(None),
+        timer: RefCell::new(None),
         target,
         interest: Cell::new((false, false)),
         reading: Cell::new(false),
+        pace: RefCell::default(),
+        pausing: Cell::new(false),
+        answered: Cell::new(false),
         referenced: Cell::new(true),
         lingering: Cell::new(false),
         full: Cell::new(false),
@@ -398,21 +473,11 @@ fn open_channel(
         reported: Cell::new(0),
         batch: RefCell::new(None),
     });
-    let weak = Rc::downgrade(&entry);
-    let home = Rc::downgrade(&environment);
     let poll = {
         let channel = entry.shared.lock();
-        Poll::new(
-            environment.event_loop(),
-            channel.transport().as_fd(),
-            move |ready| {
-                if let (Some(entry), Some(environment)) = (weak.upgrade(), home.upgrade())
-                    && !environment.is_ending()
-                {
-                    entry.on_ready(&environment, ready);
-                }
-            },
-        )?
+        let fd = channel.transport().as_fd();
+        let handler = entry.handler(&environment, Entry::on_ready);
+        Poll::new(environment.event_loop(), fd, handler)?
     };
     *entry.poll.borrow_mut() = Some(poll);
     channels.open.borrow_mut().insert(id, entry);
@@ -475,6 +540,7 @@ fn send(
     } else {
         SendMode::Gather
     };
+    entry.answered.set(true);
     let mut channel = entry.shared.lock();
     let length = write(&mut channel);
     if flags & REPLY != 0 {

@@ -11,6 +11,7 @@ mod descriptors;
 mod error;
 mod frame_reader;
 mod json_lines;
+pub mod pace;
 mod send_queue;
 mod transport;
 
