@@ -222,8 +222,8 @@ alone! {
         let is_free = |&number: &i32| unsafe { libc::fcntl(number, libc::F_GETFD) } == -1;
         let unused: Vec<i32> = (0..).filter(is_free).take(9).collect();
         let mut outcomes = Vec::new();
-        for free in 0..=8 {
-            setrlimit(Resource::RLIMIT_NOFILE, unused[free] as u64, hard).unwrap();
+        for limit in unused {
+            setrlimit(Resource::RLIMIT_NOFILE, limit as u64, hard).unwrap();
             let mut result = spawn(Command { stdio: stdio.clone(), ..command(&["true"]) });
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
             outcomes.push(result.as_ref().map(drop).map_err(|failed| failed.errno));
