@@ -111,6 +111,15 @@ impl Channels {
         self.open.borrow().get(&id).cloned()
     }
 
+    /// Writes what is gathered, because the thread is about to be blocked.
+    pub fn flush_all(&self) {
+        for entry in self.open.borrow().values() {
+            let mut channel = entry.shared.lock();
+            channel.flush();
+            entry.update(&channel);
+        }
+    }
+
     /// How many are open.
     pub fn len(&self) -> usize {
         self.open.borrow().len()
