@@ -5,8 +5,6 @@
 const major = Number.parseInt(process.versions.node, 10);
 
 module.exports = {
-  major,
-
   // Node 26 checks numeric options with its general validators; older ones have messages of their
   // own.
   generalNumericValidators: major >= 26,

@@ -8,7 +8,6 @@ const {
   ERR_INVALID_ARG_TYPE,
   ERR_INVALID_ARG_VALUE,
   ERR_OUT_OF_RANGE,
-  ERR_SOCKET_BAD_PORT,
   ERR_UNKNOWN_SIGNAL,
 } = require('./errors');
 const { arrayLengthWording, generalNumericValidators } = require('./node_version');
@@ -76,23 +75,10 @@ function validateInt32(value, name, min = -2147483648, max = 2147483647) {
   validateInteger(value, name, min, max);
 }
 
-function validateUint32(value, name, positive = false) {
-  validateInteger(value, name, positive ? 1 : 0, 4294967295);
-}
-
 function validateOneOf(value, name, allowed) {
   if (allowed.includes(value)) return;
   const list = allowed.map((item) => (typeof item === 'string' ? `'${item}'` : String(item)));
   throw new ERR_INVALID_ARG_VALUE(name, value, `must be one of: ${list.join(', ')}`);
-}
-
-/** Returns the port as a number. */
-function validatePort(port, name = 'Port', allowZero = true) {
-  const isNumeric = typeof port === 'number' || (typeof port === 'string' && port.trim() !== '');
-  if (!isNumeric || +port !== +port >>> 0 || +port > 0xffff || (+port === 0 && !allowZero)) {
-    throw new ERR_SOCKET_BAD_PORT(name, port, allowZero);
-  }
-  return port | 0;
 }
 
 function validateAbortSignal(signal, name) {
@@ -189,18 +175,14 @@ module.exports = {
   validateArray,
   validateBoolean,
   validateFunction,
-  validateInt32,
   validateInteger,
   validateKillSignal,
   validateMaxBuffer,
   validateNoNullBytes,
-  validateNumber,
   validateObject,
   validateOneOf,
   validatePath,
-  validatePort,
   validateString,
   validateTimeout,
-  validateUint32,
   validateUserId,
 };

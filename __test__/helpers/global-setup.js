@@ -4,6 +4,7 @@
 const stock = require('node:child_process');
 const { randomUUID } = require('node:crypto');
 const { once } = require('node:events');
+const fs = require('node:fs');
 
 const brood = require('../..');
 const { RUN_MARK } = require('./system');
@@ -18,5 +19,10 @@ module.exports = async () => {
 /** Node and brood open some descriptors at first use and keep them: for signals, for children. */
 async function openWhatIsKept() {
   stock.execFileSync('true');
-  for (const cp of [stock, brood]) await once(cp.spawn('true', { stdio: 'ignore' }), 'close');
+  // Numbers from 64 on make brood open the few low ones that it lends to children.
+  const many = Array.from({ length: 64 }, () => fs.openSync('/dev/null', 'r'));
+  for (const cp of [stock, brood]) {
+    await once(cp.spawn('true', { stdio: [many.at(-1), 'ignore', 'ignore'] }), 'close');
+  }
+  many.forEach((fd) => fs.closeSync(fd));
 }

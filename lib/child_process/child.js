@@ -149,22 +149,15 @@ function start(child, options, slots, extraEnv) {
   return child._handle.spawn(options, argv, environmentBlock(options), slots, extraEnv);
 }
 
-/** Makes the parent's streams from the descriptors the native side returned. */
+/** Makes the parent's streams and channel from the descriptors the native side returned. */
 function openStreams(child, entries, slots) {
   const streams = [];
   for (let i = 0; i < entries.length; i++) {
-    const entry = entries[i];
-    let stream = null;
-    if (entry.ipc === true) {
+    const isPipe = entries[i].type === 'pipe' || entries[i].type === 'overlapped';
+    const stream = isPipe && !entries[i].ipc ? parentStream(slots[i], i) : null;
+    if (stream !== null && i > 0) {
       child._closesNeeded++;
-    } else if (entry.type === 'wrap') {
-      giveAway(entry);
-    } else if (entry.type === 'pipe' || entry.type === 'overlapped') {
-      stream = parentStream(slots[i], i);
-      if (i > 0) {
-        child._closesNeeded++;
-        stream.on('close', () => maybeClose(child));
-      }
+      stream.on('close', () => maybeClose(child));
     }
     streams.push(stream);
   }
@@ -174,9 +167,35 @@ function openStreams(child, entries, slots) {
   child.stdio = streams;
 }
 
-function publishError(child, errno) {
-  if (!tracing.error.hasSubscribers) return;
-  tracing.error.publish({ process: child, error: errnoException(errno, 'spawn') });
+function openChannel(child, fd, serialization, maxMessageSize) {
+  const { setupChannel } = require('../ipc');
+  child._closesNeeded++;
+  const onClose = () => maybeClose(child);
+  setupChannel(child, fd, serialization, { onClose, maxMessageSize: maxMessageSize ?? undefined });
+}
+
+/** What is known of the start at once; the events come a tick later. */
+function reportStart(child, errno) {
+  if (errno === 0) {
+    if (tracing.end.hasSubscribers) tracing.end.publish({ process: child });
+    process.nextTick(emitSpawn, child);
+    return;
+  }
+  if (tracing.error.hasSubscribers) {
+    tracing.error.publish({ process: child, error: errnoException(errno, 'spawn') });
+  }
+  if (!isReportedLater(errno)) {
+    child._handle = null;
+    throw errnoException(errno, 'spawn');
+  }
+  process.nextTick(reportFailure, child, errno);
+}
+
+function setCommand(child, { file, args }) {
+  validateString(file, 'options.file');
+  child.spawnfile = file;
+  if (args !== undefined) validateArray(args, 'options.args');
+  child.spawnargs = args ?? [];
 }
 
 ChildProcess.prototype.spawn = function spawn(options) {
@@ -186,46 +205,23 @@ ChildProcess.prototype.spawn = function spawn(options) {
   validateOneOf(options.serialization, 'options.serialization', SERIALIZATIONS);
   const serialization = options.serialization || 'json';
   const extraEnv = ipcFd === -1 ? undefined : announceChannel(options, ipcFd, serialization);
-
-  validateString(options.file, 'options.file');
-  this.spawnfile = options.file;
-  if (options.args === undefined) {
-    this.spawnargs = [];
-  } else {
-    validateArray(options.args, 'options.args');
-    this.spawnargs = options.args;
-  }
+  setCommand(this, options);
 
   if (tracing.start.hasSubscribers) tracing.start.publish({ process: this, options });
-
   const slots = toSlots(entries);
   const errno = start(this, options, slots, extraEnv);
-  if (errno === 0) {
-    if (tracing.end.hasSubscribers) tracing.end.publish({ process: this });
-    process.nextTick(emitSpawn, this);
-  } else {
-    publishError(this, errno);
-    if (!isReportedLater(errno)) {
-      this._handle = null;
-      throw errnoException(errno, 'spawn');
-    }
-    process.nextTick(reportFailure, this, errno);
-    // Without descriptors there are no pipes to make streams of.
-    if (errno === EMFILE || errno === ENFILE) return errno;
-  }
+  reportStart(this, errno);
+  // Without descriptors there are no pipes to make streams of.
+  if (errno === EMFILE || errno === ENFILE) return errno;
 
   this.pid = this._handle.pid;
-  const channelFd = ipcFd === -1 ? -1 : slots[entries.findIndex((entry) => entry.ipc === true)];
   openStreams(this, entries, slots);
-  if (channelFd !== -1) openChannel(this, channelFd, serialization, options.maxMessageSize);
+  if (ipcFd !== -1) openChannel(this, slots[ipcFd], serialization, options.maxMessageSize);
+  for (const entry of entries) {
+    if (entry.type === 'wrap') giveAway(entry);
+  }
   return errno;
 };
-
-function openChannel(child, fd, serialization, maxMessageSize) {
-  const { setupChannel } = require('../ipc');
-  const onClose = () => maybeClose(child);
-  setupChannel(child, fd, serialization, { onClose, maxMessageSize: maxMessageSize ?? undefined });
-}
 
 ChildProcess.prototype.kill = function kill(sig) {
   const signal = sig === 0 ? sig : signalNumber(sig === undefined ? 'SIGTERM' : sig);

@@ -26,6 +26,10 @@ class Output {
     if (!stream) return;
     if (this.#encoding) stream.setEncoding(this.#encoding);
     stream.on('data', (chunk) => {
+      if (limit === Infinity) {
+        this.#chunks.push(chunk);
+        return;
+      }
       const before = this.#length;
       this.#length += byteLength(chunk, stream.readableEncoding);
       if (this.#length <= limit) {
