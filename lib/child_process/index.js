@@ -1,24 +1,26 @@
 'use strict';
-// The names of node:child_process, and the functions brood adds to them.
+// The names of node:child_process, and the functions brood adds to them. Each is loaded when it is
+// first read, but for what must be taken from Node's module before `register` changes it.
 
-const { ChildProcess } = require('./child');
-const { exec, execFile, setFacade } = require('./exec');
-const { fork } = require('./fork');
-const { killTree } = require('./kill_tree');
-const { spawn } = require('./spawn');
+const { lazily } = require('../lazy');
 const { _forkChild } = require('./stock');
-const { execFileSync, execSync, spawnSync } = require('./sync');
 
-module.exports = {
-  _forkChild,
-  ChildProcess,
-  exec,
-  execFile,
-  execFileSync,
-  execSync,
-  fork,
-  spawn,
-  spawnSync,
-  killTree,
-};
-setFacade(module.exports);
+const childProcess = { _forkChild };
+
+lazily(childProcess, 'ChildProcess', () => require('./child').ChildProcess);
+lazily(childProcess, 'exec', () => execFamily().exec);
+lazily(childProcess, 'execFile', () => execFamily().execFile);
+lazily(childProcess, 'execFileSync', () => require('./sync').execFileSync);
+lazily(childProcess, 'execSync', () => require('./sync').execSync);
+lazily(childProcess, 'fork', () => require('./fork').fork);
+lazily(childProcess, 'spawn', () => require('./spawn').spawn);
+lazily(childProcess, 'spawnSync', () => require('./sync').spawnSync);
+lazily(childProcess, 'killTree', () => require('./kill_tree').killTree);
+
+function execFamily() {
+  const family = require('./exec');
+  family.setFacade(childProcess);
+  return family;
+}
+
+module.exports = childProcess;
