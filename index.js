@@ -1,15 +1,17 @@
 'use strict';
 // brood's public face: everything node:child_process has, `cluster`, and what brood adds.
 
+const { assertUsable } = require('./lib/addon');
+const { lazily } = require('./lib/lazy');
+
+assertUsable();
+
 // One object, so that replacing a function on it is seen by the others, as with the built-in
 // module.
-module.exports = require('./lib/child_process');
+const brood = require('./lib/child_process');
 
-/** Adds what most programs never use, to be loaded by those that do. */
-function addLazily(name, load) {
-  Object.defineProperty(module.exports, name, { configurable: true, enumerable: true, get: load });
-}
+lazily(brood, 'cluster', () => require('node:cluster'));
+lazily(brood, 'diagnostics', () => require('./lib/diagnostics').diagnostics);
+lazily(brood, 'adoptChannel', () => require('./lib/ipc/takeover').takeOverChannel);
 
-addLazily('cluster', () => require('node:cluster'));
-addLazily('diagnostics', () => require('./lib/diagnostics').diagnostics);
-addLazily('adoptChannel', () => require('./lib/ipc/takeover').takeOverChannel);
+module.exports = brood;

@@ -3,7 +3,7 @@
 
 const fs = require('node:fs');
 const os = require('node:os');
-const path = require('node:path');
+const { addon } = require('./addon');
 const binding = require('./binding');
 const { isInstalled } = require('./register');
 const { version } = require('../package.json');
@@ -17,7 +17,7 @@ function diagnostics() {
   const [children, channels, processChannels, orphans] = binding.counts();
   return {
     version,
-    binary: path.join(__dirname, '..', 'brood.node'),
+    binary: addon,
     node: process.versions.node,
     libuv: binding.libuvVersion(),
     kernel: os.release(),

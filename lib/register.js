@@ -5,30 +5,29 @@
 // hold see the same functions. In a child the IPC channel is taken over as well.
 
 const Module = require('node:module');
+const { assertUsable } = require('./addon');
 const { debug } = require('./debug');
 
 let installed = false;
 
-// Why brood must not be installed here, or null.
-function objection() {
-  if (process.env.BROOD_DISABLE === '1') return 'BROOD_DISABLE=1 is set';
-  if (process.versions.bun || process.versions.deno) return 'this runtime is not Node.js';
-  return null;
+// brood's functions for Node's names; throws when the addon cannot be had.
+function replacements(stock) {
+  assertUsable();
+  const brood = require('./child_process');
+  const names = Object.keys(stock).filter((name) => Object.hasOwn(brood, name));
+  return names.map((name) => [name, brood[name]]);
 }
 
 function install() {
-  const why = objection();
-  if (why !== null) return stayStock(why);
-  let brood;
+  if (process.env.BROOD_DISABLE === '1') return stayStock('BROOD_DISABLE=1 is set');
+  const stock = require('node:child_process');
+  let functions;
   try {
-    brood = require('./child_process');
+    functions = replacements(stock);
   } catch (error) {
     return stayStock(error.message);
   }
-  const stock = require('node:child_process');
-  for (const name of Object.keys(stock)) {
-    if (Object.hasOwn(brood, name)) stock[name] = brood[name];
-  }
+  for (const [name, value] of functions) stock[name] = value;
   require('./child_process/exec').setFacade(stock);
   Module.syncBuiltinESMExports();
   if (process.connected) require('./ipc/takeover').takeOverChannel();

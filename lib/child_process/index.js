@@ -1,20 +1,18 @@
 'use strict';
 // The names of node:child_process, and killTree. What does the work is loaded by the first call of
-// any of them, so that requiring brood costs little more than opening the addon. The functions are
-// plain properties, which programs and tests may replace.
+// any of them, so that requiring brood costs next to nothing. The functions are plain properties
+// all the same, which programs and tests may replace before that.
 
 const { closeSync, openSync } = require('node:fs');
 const { promisify } = require('node:util');
+const { lazily } = require('../lazy');
 
 // Node calls this one itself when it starts in a child; it stays Node's.
 const { _forkChild } = require('node:child_process');
 
-// A package that cannot work says so when it is required, not when it is first used.
-require('../binding');
-
 // The first call may come when the process has no descriptor left. It is then to fail as Node's
 // would, with an event, and not for want of a descriptor to load itself with: this one makes room.
-const spare = spareDescriptor();
+let spare = spareDescriptor();
 let loaded;
 
 function spareDescriptor() {
@@ -28,6 +26,7 @@ function spareDescriptor() {
 
 function load() {
   if (spare !== undefined) closeSync(spare);
+  spare = undefined;
   return {
     ...require('./child'),
     ...require('./spawn'),
@@ -84,14 +83,9 @@ function addPromiseForm(run) {
 addPromiseForm(exec);
 addPromiseForm(execFile);
 
-module.exports = {
-  _forkChild,
-  get ChildProcess() {
-    return work().ChildProcess;
-  },
-  set ChildProcess(value) {
-    Object.defineProperty(module.exports, 'ChildProcess', { value, writable: true });
-  },
+module.exports = { _forkChild };
+lazily(module.exports, 'ChildProcess', () => work().ChildProcess);
+Object.assign(module.exports, {
   exec,
   execFile,
   execFileSync,
@@ -100,4 +94,4 @@ module.exports = {
   spawn,
   spawnSync,
   killTree,
-};
+});

@@ -9,19 +9,21 @@ const { ESRCH } = require('./process');
 
 /**
  * Signals the child and its descendants, however deep, except what was deliberately detached into a
- * session of its own. Returns how many processes got the signal: 0 when the child has already gone.
+ * session of its own; also after the child itself has gone. Returns how many processes got the signal.
  */
 function killTree(child, signal = 'SIGTERM') {
   if (!(child instanceof ChildProcess)) {
     throw new ERR_INVALID_ARG_TYPE('child', 'ChildProcess', child);
   }
   const number = signal === 0 ? 0 : signalNumber(signal);
-  // Once the child has been reaped its number may belong to somebody else.
-  if (!child._handle || child.pid === undefined) return 0;
-  const count = binding.killTree(child.pid, number);
+  if (child.pid === undefined) return 0;
+  // Once the child has been reaped its number may belong to somebody else, but what it has left
+  // behind can still be told by its mark.
+  const hasEnded = !child._handle;
+  const count = binding.killTree(child.pid, number, hasEnded);
   if (count === ESRCH) return 0;
   if (count < 0) throw errnoException(count, 'killTree');
-  if (count > 0) child.killed = true;
+  if (count > 0 && !hasEnded) child.killed = true;
   return count;
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, IntoRawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use napi::sys::{napi_callback_info, napi_env, napi_value};
 use nix::errno::Errno;
@@ -16,7 +16,7 @@ use super::Function;
 use super::callback::Target;
 use super::environment::{Callbacks, Environment};
 use super::value;
-use crate::ipc::pace::{self, Brought, Pace};
+use crate::ipc::pace::{Brought, Pace};
 use crate::ipc::shared::{self, SharedChannel};
 use crate::ipc::{
     Batch, Channel, ChannelEvent, FlushState, Framing, HandleSlot, Limits, Progress, ReadEnd,
@@ -111,6 +111,15 @@ impl Channels {
         self.open.borrow().get(&id).cloned()
     }
 
+    /// Writes what is gathered, because the thread is about to be blocked.
+    pub fn flush_all(&self) {
+        for entry in self.open.borrow().values() {
+            let mut channel = entry.shared.lock();
+            channel.flush();
+            entry.update(&channel);
+        }
+    }
+
     /// How many are open.
     pub fn len(&self) -> usize {
         self.open.borrow().len()
@@ -144,7 +153,7 @@ impl Entry {
         let keeps_alive = self.referenced.get() || unwritten;
         poll.set_ref(keeps_alive);
         if let Some(timer) = self.timer.borrow().as_ref() {
-            timer.set_ref(keeps_alive);
+            timer.set_ref(keeps_alive && self.pausing.get());
         }
         let reads = self.reading.get() && !self.pausing.get();
         let interest = (reads, channel.wants_writable());
@@ -241,25 +250,27 @@ impl Entry {
     /// After a read: lets a flood gather before the next one.
     fn pace(self: &Rc<Self>, environment: &Rc<Environment>, brought: Brought) {
         let answered = self.answered.replace(false);
-        let pause = self
+        let wait = self
             .pace
             .borrow_mut()
-            .should_pause(brought, answered, Instant::now());
-        if pause && self.start_timer(environment).is_ok() {
-            self.pausing.set(true);
-        }
+            .wait(brought, answered, Instant::now());
+        let started = wait.is_some_and(|wait| self.start_timer(environment, wait).is_ok());
+        self.pausing.set(started);
     }
 
-    fn start_timer(self: &Rc<Self>, environment: &Rc<Environment>) -> Result<(), Errno> {
+    fn start_timer(
+        self: &Rc<Self>,
+        environment: &Rc<Environment>,
+        wait: Duration,
+    ) -> Result<(), Errno> {
         let mut timer = self.timer.borrow_mut();
         if timer.is_none() {
             let handler = self.handler(environment, Entry::on_pause_over);
             *timer = Some(Timer::new(environment.event_loop(), move || handler(()))?);
         }
-        if let Some(timer) = timer.as_ref() {
-            timer.start(pace::PAUSE);
-        }
-        Ok(())
+        timer
+            .as_ref()
+            .map_or(Err(Errno::ENODEV), |timer| timer.start(wait))
     }
 
     fn on_pause_over(self: &Rc<Self>, environment: &Rc<Environment>, (): ()) {

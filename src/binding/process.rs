@@ -386,15 +386,16 @@ unsafe extern "C" fn close(env: napi_env, info: napi_callback_info) -> napi_valu
     value::undefined(env)
 }
 
-/// `(pid, signal)`: how many processes got the signal.
+/// `(pid, signal, hasEnded)`: how many processes got the signal.
 unsafe extern "C" fn signal_tree(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [pid, signal] = value::arguments(env, info);
+    let [pid, signal, has_ended] = value::arguments(env, info);
     let signal = value::get_i32(env, signal);
-    let result = on_process(env, pid, |process| {
-        kill_tree(Root::Child(&process.child), signal)
-    });
-    // Not ours any more: what it has left behind.
-    let result = result.unwrap_or_else(|| kill_tree(Root::Ended(value::get_i32(env, pid)), signal));
+    let result = if value::get_bool(env, has_ended) {
+        kill_tree(Root::Ended(value::get_i32(env, pid)), signal)
+    } else {
+        let kill = |process: &Process| kill_tree(Root::Child(&process.child), signal);
+        on_process(env, pid, kill).unwrap_or(Err(Errno::ESRCH))
+    };
     match result {
         Ok(count) => value::integer(env, count as i32),
         Err(errno) => value::failure(env, errno),

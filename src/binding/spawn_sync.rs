@@ -6,6 +6,7 @@ use napi::sys::{napi_callback_info, napi_env, napi_value};
 
 use super::Function;
 use super::command::Values;
+use super::environment::Environment;
 use super::process::usage_fields;
 use super::value;
 use crate::process::sync::{Options, Outcome, run};
@@ -45,6 +46,9 @@ unsafe extern "C" fn spawn_sync(env: napi_env, info: napi_callback_info) -> napi
         limits,
         overrides,
     };
+    if let Some(environment) = Environment::of(env) {
+        environment.channels().flush_all();
+    }
     let inputs = value::elements(env, inputs);
     // SAFETY: no JavaScript of this thread runs before the run has ended and the slices are gone.
     let inputs = inputs

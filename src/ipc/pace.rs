@@ -1,23 +1,26 @@
 //! When to wait before reading on. A peer that floods with small messages wakes its reader for
-//! every one or two of them; reading a millisecond later takes a hundred at the price of one
-//! wake-up, and spares the writer the waking. Only a one-way flood is slowed down like that: who
-//! answers is waited for by nobody. Pure: the clock and the waiting belong to the driver.
+//! every one or two of them; reading a fraction of a millisecond later takes dozens at the price
+//! of one wake-up, and spares the writer the waking. The wait is chosen so that the socket's
+//! buffer (some 270 small messages on Linux) does not fill up and stop the writer. Only a one-way
+//! flood is slowed down like that: who is answered is waited for by nobody. Pure: the clock and
+//! the waiting belong to the driver.
 
 use std::time::{Duration, Instant};
 
-/// How long a paced reader waits: the delay a flooding peer's messages may see.
-pub const PAUSE: Duration = Duration::from_millis(1);
+/// The shortest and the longest wait: the latter is the delay a flooding peer may see.
+const SHORTEST: Duration = Duration::from_micros(100);
+const LONGEST: Duration = Duration::from_millis(1);
+
+/// What one read should bring: whichever is reached first.
+const MESSAGES: f64 = 80.0;
+const BYTES: f64 = 65_536.0;
 
 /// Wake-ups closer than this are a flood, if there are enough of them in a row.
 const CLOSE: Duration = Duration::from_micros(125);
 const IN_A_ROW: u32 = 16;
 
-/// A paced read that brings fewer messages than this was not worth waiting for.
+/// A read after the longest wait that brings fewer messages than this ends the pacing.
 const TOO_FEW: usize = 8;
-
-/// A read of so much brings enough by itself, and the socket's buffer may be filling up.
-const PLENTY: usize = 128;
-const PLENTY_BYTES: usize = 32 * 1024;
 
 /// What a read brought.
 #[derive(Clone, Copy, Debug)]
@@ -28,45 +31,58 @@ pub struct Brought {
     pub bytes: usize,
 }
 
+impl Brought {
+    /// How it compares with what one read should bring; never zero.
+    fn load(self) -> f64 {
+        (self.messages as f64 / MESSAGES)
+            .max(self.bytes as f64 / BYTES)
+            .max(1e-3)
+    }
+}
+
 /// What a reader knows of its peer's habits.
 #[derive(Debug, Default)]
 pub struct Pace {
     last: Option<Instant>,
     close_ones: u32,
-    paced: bool,
+    wait: Option<Duration>,
 }
 
 impl Pace {
-    /// Whether to let [`PAUSE`] pass before the next read. `answered` says that something was
-    /// sent to the peer since the last read.
-    pub fn should_pause(&mut self, brought: Brought, answered: bool, now: Instant) -> bool {
+    /// How long to wait before the next read, if at all. `answered` says that something was sent
+    /// to the peer since the last read.
+    pub fn wait(&mut self, brought: Brought, answered: bool, now: Instant) -> Option<Duration> {
         let gap = self
             .last
             .replace(now)
             .map(|last| now.saturating_duration_since(last));
         if answered {
             self.forget();
-            return false;
+            return None;
         }
-        let plenty = brought.messages >= PLENTY || brought.bytes >= PLENTY_BYTES;
-        if self.paced {
-            if brought.messages < TOO_FEW {
+        self.wait = match self.wait {
+            Some(wait) if wait == LONGEST && brought.messages < TOO_FEW => {
                 self.forget();
+                None
             }
-            return self.paced && !plenty;
-        }
-        if plenty || gap.is_none_or(|gap| gap > CLOSE) {
+            Some(wait) => Some(wait.div_f64(brought.load()).clamp(SHORTEST, LONGEST)),
+            None => self.first_wait(brought, gap),
+        };
+        self.wait
+    }
+
+    fn first_wait(&mut self, brought: Brought, gap: Option<Duration>) -> Option<Duration> {
+        if brought.load() >= 1.0 || gap.is_none_or(|gap| gap > CLOSE) {
             self.close_ones = 0;
-            return false;
+            return None;
         }
         self.close_ones += 1;
-        self.paced = self.close_ones >= IN_A_ROW;
-        self.paced
+        (self.close_ones >= IN_A_ROW).then_some(SHORTEST)
     }
 
     fn forget(&mut self) {
         self.close_ones = 0;
-        self.paced = false;
+        self.wait = None;
     }
 }
 
@@ -78,61 +94,94 @@ mod tests {
         messages: 1,
         bytes: 100,
     };
-    const MANY: Brought = Brought {
-        messages: 70,
-        bytes: 7000,
-    };
 
-    /// Reads `brought` every `gap`, `times` times; how many of them were followed by a pause.
-    fn pauses(pace: &mut Pace, brought: Brought, gap: Duration, answered: bool, times: u32) -> u32 {
-        let start = pace.last.unwrap_or_else(Instant::now) + gap;
-        let pause = |i| u32::from(pace.should_pause(brought, answered, start + gap * i));
-        (0..times).map(pause).sum()
+    /// Reads `brought` every `gap`, `times` times; the last wait.
+    fn read(pace: &mut Pace, brought: Brought, gap: Duration, times: u32) -> Option<Duration> {
+        let start = pace.last.unwrap_or_else(Instant::now);
+        (1..=times)
+            .map(|i| pace.wait(brought, false, start + gap * i))
+            .last()
+            .flatten()
+    }
+
+    fn flooded() -> Pace {
+        let mut pace = Pace::default();
+        assert_eq!(read(&mut pace, ONE, CLOSE / 2, IN_A_ROW), None);
+        assert_eq!(read(&mut pace, ONE, CLOSE / 2, 1), Some(SHORTEST));
+        pace
+    }
+
+    /// A peer that writes `rate` messages a second of `size` bytes: the wait it comes to.
+    fn settled(rate: f64, size: usize) -> Option<Duration> {
+        let mut pace = flooded();
+        let (mut wait, mut now) = (SHORTEST, pace.last.unwrap_or_else(Instant::now));
+        for _ in 0..50 {
+            now += wait;
+            let messages = (rate * wait.as_secs_f64()) as usize;
+            wait = pace.wait(
+                Brought {
+                    messages,
+                    bytes: messages * size,
+                },
+                false,
+                now,
+            )?;
+        }
+        Some(wait)
     }
 
     #[test]
-    fn a_flood_of_single_messages_is_paced_after_a_while() {
-        let mut pace = Pace::default();
-        assert_eq!(pauses(&mut pace, ONE, CLOSE / 2, false, IN_A_ROW), 0);
-        assert_eq!(pauses(&mut pace, ONE, CLOSE / 2, false, 1), 1);
-        assert_eq!(pauses(&mut pace, MANY, PAUSE, false, 100), 100);
+    fn messages_now_and_then_are_never_waited_for() {
+        assert_eq!(read(&mut Pace::default(), ONE, CLOSE * 2, 1000), None);
     }
 
     #[test]
-    fn messages_now_and_then_are_never_paced() {
-        let mut pace = Pace::default();
-        assert_eq!(pauses(&mut pace, ONE, CLOSE * 2, false, 1000), 0);
+    fn a_conversation_is_never_waited_for() {
+        let mut pace = flooded();
+        let now = pace.last.unwrap_or_else(Instant::now);
+        for i in 1..1000 {
+            assert_eq!(pace.wait(ONE, true, now + CLOSE / 4 * i), None);
+        }
     }
 
     #[test]
-    fn a_conversation_is_never_paced() {
-        let mut pace = Pace::default();
-        assert_eq!(pauses(&mut pace, ONE, CLOSE / 4, true, 1000), 0);
+    fn the_wait_settles_where_a_read_brings_what_it_should() {
+        let wait = settled(200_000.0, 100).unwrap_or_default().as_secs_f64();
+        assert!(
+            (wait * 200_000.0 - MESSAGES).abs() < MESSAGES / 4.0,
+            "{wait}"
+        );
+        let wait = settled(20_000.0, 8192).unwrap_or_default().as_secs_f64();
+        assert!(
+            (wait * 20_000.0 * 8192.0 - BYTES).abs() < BYTES / 2.0,
+            "{wait}"
+        );
     }
 
     #[test]
-    fn pacing_ends_with_the_first_pause_that_brought_little() {
-        let mut pace = Pace::default();
-        pauses(&mut pace, ONE, CLOSE / 2, false, IN_A_ROW + 1);
-        assert_eq!(pauses(&mut pace, MANY, PAUSE, false, 1), 1);
-        assert_eq!(pauses(&mut pace, ONE, PAUSE, false, 1), 0);
-        assert_eq!(pauses(&mut pace, ONE, PAUSE, false, 100), 0);
+    fn no_wait_is_longer_than_a_millisecond_or_shorter_than_a_tenth() {
+        assert_eq!(settled(10_000.0, 100), Some(LONGEST));
+        assert_eq!(settled(10_000_000.0, 100), Some(SHORTEST));
     }
 
     #[test]
-    fn a_reader_that_gets_plenty_reads_on_at_once_and_stays_paced() {
-        let mut pace = Pace::default();
-        pauses(&mut pace, ONE, CLOSE / 2, false, IN_A_ROW + 1);
-        let plenty = Brought {
-            messages: PLENTY,
+    fn waiting_ends_when_the_longest_wait_brought_little() {
+        assert_eq!(settled(1_000.0, 100), None);
+        let mut pace = flooded();
+        let three = Brought {
+            messages: 3,
+            bytes: 300,
+        };
+        assert_eq!(read(&mut pace, three, LONGEST, 1), Some(LONGEST));
+        assert_eq!(read(&mut pace, three, LONGEST, 100), None);
+    }
+
+    #[test]
+    fn large_reads_are_no_flood() {
+        let large = Brought {
+            messages: 90,
             bytes: 9000,
         };
-        assert_eq!(pauses(&mut pace, plenty, PAUSE, false, 10), 0);
-        let large = Brought {
-            messages: 10,
-            bytes: PLENTY_BYTES,
-        };
-        assert_eq!(pauses(&mut pace, large, PAUSE, false, 10), 0);
-        assert_eq!(pauses(&mut pace, MANY, PAUSE, false, 10), 10);
+        assert_eq!(read(&mut Pace::default(), large, CLOSE / 2, 1000), None);
     }
 }

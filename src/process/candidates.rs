@@ -14,9 +14,13 @@ const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 const NAME_MAX: usize = 255;
 const PATH_MAX: usize = 4096;
 
-/// The paths to try for `file`, in order. `looks` says that the child will see the same files as
-/// we do; not so with other credentials.
-pub(super) fn candidates(file: &[u8], path: Option<&[u8]>, looks: bool) -> Result<Strings, Errno> {
+/// The paths to try for `file`, in order; `path` is the child's `PATH`. `looks` says that the child
+/// will see the same files as we do; not so with other credentials.
+pub(super) fn candidates<'p>(
+    file: &[u8],
+    path: impl FnOnce() -> Option<&'p [u8]>,
+    looks: bool,
+) -> Result<Strings, Errno> {
     if file.is_empty() {
         return Err(Errno::ENOENT);
     }
@@ -26,7 +30,7 @@ pub(super) fn candidates(file: &[u8], path: Option<&[u8]>, looks: bool) -> Resul
     if file.len() > NAME_MAX {
         return Err(Errno::ENAMETOOLONG);
     }
-    let path = path.unwrap_or(DEFAULT_PATH);
+    let path = path().unwrap_or(DEFAULT_PATH);
     let mut paths = Vec::with_capacity(path.len() + (path.len() / 8 + 2) * (file.len() + 2));
     for directory in path.split(|&byte| byte == b':') {
         if directory.len() >= PATH_MAX {
@@ -70,7 +74,7 @@ mod tests {
     use super::*;
 
     fn listed(file: &str, path: Option<&str>) -> Vec<String> {
-        let strings = candidates(file.as_bytes(), path.map(str::as_bytes), false).unwrap();
+        let strings = candidates(file.as_bytes(), || path.map(str::as_bytes), false).unwrap();
         let text = strings.iter().map(|s| s.to_str().unwrap().to_owned());
         text.collect()
     }
@@ -83,7 +87,7 @@ mod tests {
 
     #[test]
     fn paths_that_are_not_there_are_left_out_unless_all_are() {
-        let found = |path: &[u8]| candidates(b"sh", Some(path), true).unwrap().len();
+        let found = |path: &[u8]| candidates(b"sh", || Some(path), true).unwrap().len();
         assert_eq!(found(b"/nowhere:/bin/sh:/bin:/nowhere"), 2);
         assert_eq!(found(b"/nowhere:/nonexistent"), 2);
         assert_eq!(found(b"/nowhere::/bin"), 2);
@@ -102,10 +106,10 @@ mod tests {
 
     #[test]
     fn impossible_names_are_refused() {
-        assert_eq!(candidates(b"", None, false).unwrap_err(), Errno::ENOENT);
+        assert_eq!(candidates(b"", || None, false).unwrap_err(), Errno::ENOENT);
         let long = vec![b'x'; 256];
         assert_eq!(
-            candidates(&long, None, false).unwrap_err(),
+            candidates(&long, || None, false).unwrap_err(),
             Errno::ENAMETOOLONG
         );
     }

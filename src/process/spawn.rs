@@ -15,6 +15,7 @@ use super::launcher::launch_permanently;
 use super::{orphans, tree};
 use crate::sys::environ;
 use crate::sys::launch::{Launched, Plan, Slot, launch};
+use crate::sys::null;
 use crate::sys::strings::Strings;
 
 /// A child and, for each of its descriptors that is a pipe, our end of it: non-blocking.
@@ -66,7 +67,7 @@ fn launch_with(command: Command, pipes: &Pipes) -> Result<Launched, Errno> {
         Environment::Only(block) => Strings::from_block(block),
     };
     let directory = command.directory.map(CString::new).transpose();
-    let path = environment.variable(b"PATH");
+    let path = || environment.variable(b"PATH");
     let is_us = command.uid.is_none() && command.gid.is_none();
     let mut plan = Plan {
         candidates: candidates(&command.file, path, is_us)?,
@@ -121,6 +122,12 @@ impl Pipes {
             });
         }
         slots.resize(stdio.len().max(3), Slot::Ignore);
+        let nulls = [null::read_only, null::read_write, null::read_write];
+        for (slot, null) in slots.iter_mut().zip(nulls) {
+            if let (Slot::Ignore, Some(null)) = (*slot, null()) {
+                *slot = Slot::Own(null.as_raw_fd());
+            }
+        }
         slots
     }
 }

@@ -161,6 +161,9 @@ impl<'a> Tree<'a> {
         kin.sessions.extend([self.own.session, self.root.pid()]);
         kin.add_mark(self.root.mark());
         let root = table.iter().find(|entry| entry.pid == self.root.pid());
+        if !self.root.is_child() && root.is_some_and(|root| root.mark == self.root.mark()) {
+            return Vec::new(); // a later child of ours has got the number, and with it the mark
+        }
         let mut found: Vec<&Entry> = root.filter(|_| self.root.is_child()).into_iter().collect();
         for root in &found {
             kin.sessions.insert(root.session);

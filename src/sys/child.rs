@@ -28,7 +28,8 @@ const DEFAULT: [u64; 8] = [0; 8];
 pub(super) struct Context<'a> {
     plan: &'a mut Plan,
     report: &'a Report,
-    parent: u32,
+    /// The process to die with.
+    parent: Option<u32>,
     handlers_are_reset: bool,
     ignored: u64,
     closes_range: bool,
@@ -43,10 +44,11 @@ impl<'a> Context<'a> {
         report: &'a Report,
         shared_above: Option<RawFd>,
     ) -> Context<'a> {
+        let parent = plan.dies_with_thread.then(std::process::id);
         Context {
             plan,
+            parent,
             report,
-            parent: std::process::id(),
             handlers_are_reset: false,
             ignored: ignored_real_time(),
             closes_range: features::CLOSE_RANGE.is_usable(),
@@ -125,8 +127,8 @@ fn run(context: &mut Context<'_>) -> Result<Infallible, c_int> {
     }
     set_limits(plan)?;
     set_credentials(plan)?;
-    if plan.dies_with_thread {
-        die_with(context.parent)?;
+    if let Some(parent) = context.parent {
+        die_with(parent)?;
     }
     let none = 0u64;
     let how = libc::SIG_SETMASK;

@@ -21,8 +21,8 @@ pub fn inherited(overrides: Vec<u8>) -> Strings {
     unsafe {
         let mut entry = environ;
         while !entry.is_null() && !(*entry).is_null() {
-            let name = name_of(CStr::from_ptr(*entry).to_bytes());
-            if overrides.is_empty() || !names.contains(&name) {
+            let is_replaced = || names.contains(&name_of(CStr::from_ptr(*entry).to_bytes()));
+            if overrides.is_empty() || !is_replaced() {
                 kept.push(*entry);
             }
             entry = entry.add(1);

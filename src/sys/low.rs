@@ -3,27 +3,30 @@
 //! closing) thousands of entries would make a spawn dearer with every child that is alive. What a
 //! child is to get from above the bound is lent a low number for the length of the launch.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::dup3;
 
-use super::descriptor;
 use super::launch::Slot;
+use super::null;
 
 /// Tables up to this size are simply copied.
-const SMALL: RawFd = 64;
+pub(super) const SMALL: RawFd = 64;
+/// Numbers below are for standard streams, which somebody may close and reopen.
+pub(super) const FIRST: RawFd = 3;
 /// Standard streams and a channel.
 const KEPT: usize = 4;
 
+/// Opened by the first launch, before there is a crowd of descriptors.
 static RESERVE: Mutex<Option<Reserve>> = Mutex::new(None);
 
 struct Reserve {
-    null: OwnedFd,
-    lent: Vec<OwnedFd>,
+    /// Stands in the places that are not lent.
+    null: &'static OwnedFd,
+    places: Vec<OwnedFd>,
 }
 
 /// A loan: the slots' descriptors have low numbers until it is dropped.
@@ -43,10 +46,11 @@ pub(super) fn lower(slots: &mut [Slot]) -> Option<Loan> {
         reserve: None,
         used: 0,
     };
+    let reserve = reserve();
     let is_high = |slot: &Slot| slot.source().is_some_and(|fd| fd >= SMALL.max(count));
     if slots.iter().any(is_high) {
         let mut lowered = slots.to_vec();
-        loan.reserve = Some(reserve().ok()?);
+        loan.reserve = Some(reserve.ok()?);
         for slot in lowered.iter_mut().filter(|slot| is_high(slot)) {
             loan.lend(slot).ok()?;
         }
@@ -60,7 +64,7 @@ pub(super) fn lower(slots: &mut [Slot]) -> Option<Loan> {
 impl Loan {
     fn lend(&mut self, slot: &mut Slot) -> Result<(), Errno> {
         let reserve = self.reserve.as_mut().and_then(|guard| guard.as_mut());
-        let place = reserve.and_then(|reserve| reserve.lent.get_mut(self.used));
+        let place = reserve.and_then(|reserve| reserve.places.get_mut(self.used));
         let (Some(place), Slot::Own(source) | Slot::Inherit(source)) = (place, slot) else {
             return Err(Errno::EMFILE);
         };
@@ -79,8 +83,8 @@ impl Drop for Loan {
         let Some(reserve) = self.reserve.as_mut().and_then(|guard| guard.as_mut()) else {
             return;
         };
-        for place in &mut reserve.lent[..self.used] {
-            let _ = dup3(&reserve.null, place, OFlag::O_CLOEXEC);
+        for place in &mut reserve.places[..self.used] {
+            let _ = dup3(reserve.null, place, OFlag::O_CLOEXEC);
         }
     }
 }
@@ -100,13 +104,15 @@ fn reserve() -> Result<MutexGuard<'static, Option<Reserve>>, Errno> {
 
 impl Reserve {
     fn open() -> Result<Reserve, Errno> {
-        let null = open(
-            "/dev/null",
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )?;
-        let places = (0..KEPT).map(|_| descriptor::duplicate(null.as_raw_fd()));
-        let lent = places.collect::<Result<_, _>>()?;
-        Ok(Reserve { null, lent })
+        let null = null::read_only().ok_or(Errno::EMFILE)?;
+        let places = (0..KEPT).map(|_| duplicate(null));
+        let places = places.collect::<Result<_, _>>()?;
+        Ok(Reserve { null, places })
     }
+}
+
+fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST))?;
+    // SAFETY: fcntl returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

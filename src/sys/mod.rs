@@ -7,6 +7,7 @@ pub mod environ;
 pub mod exit;
 pub mod features;
 pub mod launch;
+pub mod null;
 pub mod pidfd;
 pub mod socket;
 pub mod strings;

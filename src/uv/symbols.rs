@@ -7,11 +7,7 @@ use std::sync::OnceLock;
 /// `uv_handle_type` of a poll handle (libuv's uv.h, unchanged since 1.0).
 pub(super) const UV_POLL: c_int = 8;
 
-/// `uv_handle_type` of a timer.
-pub(super) const UV_TIMER: c_int = 13;
-
 pub(super) type PollCallback = unsafe extern "C" fn(*mut c_void, c_int, c_int);
-pub(super) type TimerCallback = unsafe extern "C" fn(*mut c_void);
 pub(super) type CloseCallback = unsafe extern "C" fn(*mut c_void);
 
 /// The libuv functions brood calls. Handles and loops are opaque blocks of memory here: their
@@ -23,9 +19,6 @@ pub struct Symbols {
     pub(super) poll_init: unsafe extern "C" fn(*mut c_void, *mut c_void, c_int) -> c_int,
     pub(super) poll_start: unsafe extern "C" fn(*mut c_void, c_int, PollCallback) -> c_int,
     pub(super) poll_stop: unsafe extern "C" fn(*mut c_void) -> c_int,
-    pub(super) timer_init: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
-    pub(super) timer_start: unsafe extern "C" fn(*mut c_void, TimerCallback, u64, u64) -> c_int,
-    pub(super) timer_stop: unsafe extern "C" fn(*mut c_void) -> c_int,
     pub(super) close: unsafe extern "C" fn(*mut c_void, CloseCallback),
     pub(super) reference: unsafe extern "C" fn(*mut c_void),
     pub(super) unreference: unsafe extern "C" fn(*mut c_void),
@@ -64,9 +57,6 @@ fn load() -> Option<Symbols> {
         poll_init: symbol!(c"uv_poll_init"),
         poll_start: symbol!(c"uv_poll_start"),
         poll_stop: symbol!(c"uv_poll_stop"),
-        timer_init: symbol!(c"uv_timer_init"),
-        timer_start: symbol!(c"uv_timer_start"),
-        timer_stop: symbol!(c"uv_timer_stop"),
         close: symbol!(c"uv_close"),
         reference: symbol!(c"uv_ref"),
         unreference: symbol!(c"uv_unref"),

@@ -1,52 +1,54 @@
-//! A `uv_timer_t` as an owned value: one call after a delay, on the event loop.
+//! A timer of microsecond precision on the event loop: a `timerfd` that is polled, because libuv's
+//! own timers count whole milliseconds.
 
-use std::ffi::c_void;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use super::handle::{Handle, Loop, dispatch};
-use super::symbols::UV_TIMER;
+use super::handle::Loop;
+use super::poll::Poll;
 
 /// A timer. Dropping it cancels it.
-pub struct Timer(Handle<()>);
+pub struct Timer {
+    poll: Poll,
+    // Behind the handle that watches it: fields are dropped in their order.
+    clock: Rc<TimerFd>,
+}
 
 impl Timer {
     /// A timer that calls `callback` each time it has been started and run down.
     ///
     /// # Errors
-    /// `ENOMEM`.
+    /// `EMFILE`, `ENOMEM`.
     pub fn new(owner: &Rc<Loop>, callback: impl Fn() + 'static) -> Result<Timer, Errno> {
-        let symbols = super::symbols().ok_or(Errno::ENOSYS)?;
-        let callback = move |()| callback();
-        Handle::new(owner, UV_TIMER, callback, |event_loop, handle| {
-            // SAFETY: the block has the size of a uv_timer_t, the loop is live.
-            unsafe { (symbols.timer_init)(event_loop, handle) }
-        })
-        .map(Timer)
+        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        let clock = Rc::new(TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?);
+        let fired = clock.clone();
+        let poll = Poll::new(owner, clock.as_fd(), move |_| {
+            // Consumes the expiration, or the descriptor would stay readable.
+            if fired.wait().is_ok() {
+                callback();
+            }
+        })?;
+        poll.watch(true, false);
+        Ok(Timer { poll, clock })
     }
 
-    /// Starts it anew. libuv counts whole milliseconds, from the beginning of the loop's turn.
-    pub fn start(&self, delay: Duration) {
-        let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        // SAFETY: the handle is initialised and not closing.
-        unsafe { (self.0.symbols.timer_start)(self.0.raw(), on_timer, millis, 0) };
+    /// Starts it anew.
+    ///
+    /// # Errors
+    /// None in practice: the delay is a positive time.
+    pub fn start(&self, delay: Duration) -> Result<(), Errno> {
+        let expiration = Expiration::OneShot(TimeSpec::from_duration(delay));
+        self.clock.set(expiration, TimerSetTimeFlags::empty())
     }
 
-    /// Stops it.
-    pub fn stop(&self) {
-        // SAFETY: the handle is initialised and not closing.
-        unsafe { (self.0.symbols.timer_stop)(self.0.raw()) };
-    }
-
-    /// Whether the timer, while running, keeps the event loop alive.
+    /// Whether the timer keeps the event loop alive, also while it does not run.
     pub fn set_ref(&self, keeps_alive: bool) {
-        self.0.set_ref(keeps_alive);
+        self.poll.set_ref(keeps_alive);
     }
-}
-
-unsafe extern "C" fn on_timer(handle: *mut c_void) {
-    // SAFETY: libuv calls this for the handle of a live Timer.
-    unsafe { dispatch(handle, ()) };
 }
