@@ -29,10 +29,10 @@ function packageCopy(files = {}) {
   return directory;
 }
 
-/** What `const { spawn } = require(directory)` comes to in a fresh process, after `before`. */
+/** What using the package in `directory` comes to in a fresh process, after `before`. */
 async function load(directory, before = '', options = {}) {
   const code = `${before};
-    try { const { spawn } = require(${JSON.stringify(directory)}); console.log('loaded'); }
+    try { require(${JSON.stringify(directory)}).ChildProcess; console.log('loaded'); }
     catch (error) { console.log(error.code + ': ' + error.message); }`;
   const { stdout } = await runNode([...(options.flags ?? []), '-e', code], options);
   return stdout.trim().replaceAll(directory, 'DIR');
