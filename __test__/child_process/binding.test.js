@@ -104,3 +104,9 @@ const hasAddonFlag = process.allowedNodeEnvironmentFlags.has('--allow-addons');
   const said = await load(packageCopy({ 'brood.node': ADDON }), '', { flags });
   expect(said).toMatch(/^ERR_BROOD_LOAD: .*run Node with --allow-addons\.$/);
 });
+
+test('what is certain without the addon is said when the package is required', async () => {
+  const directory = packageCopy();
+  const { stderr } = await runNode(['-e', `require(${JSON.stringify(directory)})`]);
+  expect(stderr).toContain("brood's addon is not built");
+});
