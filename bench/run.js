@@ -31,6 +31,23 @@ function measureOnce(row, implementation) {
   return JSON.parse(result.stdout);
 }
 
+/** What a program without JavaScript on its side reaches: the row's limit. */
+function measureLimit({ example, args }) {
+  const program = path.join(__dirname, '..', 'target', 'release', 'examples', example);
+  const result = spawnSync(program, args(options.node, options.quick), { encoding: 'utf8' });
+  if (result.status !== 0) throw new Error(`${example} failed: ${result.stderr || result.error}`);
+  return Number(result.stdout);
+}
+
+function buildLimits() {
+  const args = ['build', '--release', '--quiet', '--examples'];
+  const { status } = spawnSync('cargo', args, {
+    cwd: path.join(__dirname, '..'),
+    stdio: 'inherit',
+  });
+  if (status !== 0) throw new Error('cargo cannot build the programs in bench/limits');
+}
+
 function median(numbers) {
   const sorted = numbers.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
@@ -45,6 +62,7 @@ function measure(row) {
     const order = i % 2 ? ['brood', 'stock'] : ['stock', 'brood'];
     const pair = {};
     for (const implementation of order) pair[implementation] = measureOnce(row, implementation);
+    if (row.limit) pair.limit = { [row.limit.figure]: measureLimit(row.limit) };
     pairs.push(pair);
   }
   process.stderr.write('\r              \r');
@@ -64,6 +82,10 @@ function summarize(row, figure, pairs) {
     brood: median(of('brood')),
     ratio: median(ratios),
     spread: [Math.min(...ratios), Math.max(...ratios)],
+    ...(row.limit?.figure === figure && {
+      limit: median(of('limit')),
+      ofLimit: median(pairs.map((pair) => pair.brood[figure] / pair.limit[figure])),
+    }),
   };
 }
 
@@ -75,7 +97,9 @@ function print(result) {
   const [low, high] = result.spread.map(shown);
   console.log(
     `| ${result.id} | ${result.title} | ${result.figure} (${result.unit}) | ${shown(result.stock)} | ` +
-      `${shown(result.brood)} | ${shown(result.ratio)} (${low} to ${high}) | ${result.target} |`,
+      `${shown(result.brood)} | ${shown(result.ratio)} (${low} to ${high}) | ` +
+      `${result.limit ? `${shown(result.limit)}, brood at ${shown(result.ofLimit)} of it` : ''} | ` +
+      `${result.target} |`,
   );
 }
 
@@ -95,8 +119,9 @@ function main() {
     `Node ${machine.node}, libuv ${machine.libuv}, ${machine.cpus} CPUs, Linux ${machine.kernel}, ` +
       `${runs} pairs, medians\n`,
   );
-  console.log('| # | work | figure | stock | brood | brood / stock (spread) | target |');
-  console.log('|---|---|---|---|---|---|---|');
+  console.log('| # | work | figure | stock | brood | brood / stock (spread) | limit | target |');
+  console.log('|---|---|---|---|---|---|---|---|');
+  if (chosen.some((row) => row.limit)) buildLimits();
   const results = [];
   for (const row of chosen) {
     for (const result of measure(row)) {

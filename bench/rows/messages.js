@@ -81,9 +81,15 @@ module.exports = [
   {
     id: 'S5',
     title: 'small JSON messages to a stock child',
-    target: '3x',
+    target: '3x, and 80 % of the limit',
     figures: { rate: '1/s' },
     measure: toChild,
+    // The same child fed by a program without JavaScript.
+    limit: {
+      figure: 'rate',
+      example: 'feed',
+      args: (node, quick) => [node, path.join(CHILDREN, 'count.js'), quick ? '50000' : '300000'],
+    },
   },
   {
     id: 'S6',
