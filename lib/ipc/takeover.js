@@ -28,13 +28,20 @@ function stockListeners() {
   ];
 }
 
+// The beginning of a character whose end has not been read.
+function undecoded(decoder) {
+  return decoder
+    ? decoder.lastChar.subarray(0, decoder.lastTotal - decoder.lastNeed)
+    : Buffer.alloc(0);
+}
+
 // What Node has read of the channel and not yet understood: the beginning of a frame.
 function unreadRemainder(pipe) {
   const jsonBuffer = ownSymbol(pipe, 'kJSONBuffer');
   if (jsonBuffer !== undefined) {
     const decoder = pipe[ownSymbol(pipe, 'kStringDecoder')];
-    if (decoder !== undefined && decoder.lastNeed > 0) return null;
-    return { serialization: 'json', bytes: Buffer.from(pipe[jsonBuffer]) };
+    const bytes = Buffer.concat([Buffer.from(pipe[jsonBuffer]), undecoded(decoder)]);
+    return { serialization: 'json', bytes };
   }
   const messageBuffer = ownSymbol(pipe, 'kMessageBuffer');
   if (messageBuffer === undefined) return null;
