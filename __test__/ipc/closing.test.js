@@ -131,7 +131,7 @@ test('drain follows when the end of the turn writes what was queued', async () =
   const script = `
     const { fork } = require(${BROOD});
     const child = fork(${JSON.stringify(fixture('stamp.js'))});
-    child.once('message', () => {
+    child.once('message', () => setImmediate(() => {
       child.channel.unref();
       const large = child.send({ pad: 'x'.repeat(400_000) });
       child.send('small');
@@ -140,7 +140,7 @@ test('drain follows when the end of the turn writes what was queued', async () =
         child.disconnect();
       });
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
-    });
+    }));
   `;
   expect((await runNode(['-e', script])).stdout).toBe('false drained\n');
 });
