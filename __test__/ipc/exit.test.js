@@ -32,9 +32,11 @@ test('messages a peer does not read within the bound are counted on stderr', asy
     const { spawn } = require(${JSON.stringify(ROOT)});
     const child = spawn('sleep', ['2'], { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
     for (let i = 0; i < 100; i++) child.send('x'.repeat(100_000));
+    console.log(child.pid);
     process.exit(0);
   `;
-  const { stderr, code } = await runNode(['-e', script]);
+  const { stdout, stderr, code } = await runNode(['-e', script]);
+  process.kill(Number(stdout), 'SIGKILL');
   expect(code).toBe(0);
   expect(stderr).toMatch(/brood: \d+ IPC messages were not sent before the process ended/);
 });

@@ -271,7 +271,8 @@ fuzz_target!(|input: Input| {
             Step::Adopt(bytes) if adoptable => channel.adopt_unread(&bytes),
             Step::Adopt(_) => {}
             Step::Drain => {
-                channel.drain_on_exit(Instant::now() + Duration::from_millis(5));
+                channel.drain(Instant::now() + Duration::from_millis(5));
+                channel.give_up();
             }
         }
         while channel.next_event().is_some() {}

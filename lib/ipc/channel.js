@@ -4,6 +4,7 @@
 // which event each arriving message becomes. Queueing, framing and acknowledgement are the
 // addon's; what handles turn into is handles.js.
 
+const net = require('node:net');
 const { deprecate } = require('node:util');
 const { NativeChannel, FULL } = require('./native_channel');
 const { Control } = require('./control');
@@ -129,8 +130,11 @@ class Channel {
     const onClose = this.#onClose;
     this.#onClose = null;
     this.native.shutdown();
-    this.target.emit('disconnect');
-    onClose?.();
+    try {
+      this.target.emit('disconnect');
+    } finally {
+      onClose?.();
+    }
   }
 
   // The peer has closed its end.
@@ -149,9 +153,12 @@ class Channel {
     this.target.channel = null;
     this.native.readStop();
     process.nextTick(() => {
-      if (this.target.listenerCount('error') > 0) this.target.emit('error', error);
-      else process.emitWarning(error.message, { code: error.code });
-      this.#finish();
+      try {
+        if (this.target.listenerCount('error') > 0) this.target.emit('error', error);
+        else process.emitWarning(error.message, { code: error.code });
+      } finally {
+        this.#finish();
+      }
     });
   }
 
@@ -172,14 +179,16 @@ class Channel {
     if (error !== undefined) {
       closeDescriptors(handles, nextHandle);
       this.cutOff(`a message could not be decoded: ${error.message}`);
-    } else if (this.#finishing && !binding.channelReceiving(id)) {
-      this.#finish();
+    } else if (this.#finishing && count > 0) {
+      // The message that close() waited for is among these; their ticks come first.
+      process.nextTick(() => this.#finish());
     }
   }
 
   #deliver(message, handle) {
     if (this.#state === 'closed' && !this.#finishing) {
-      handle?.close();
+      if (handle instanceof net.Socket) handle.destroy();
+      else handle?.close();
       return;
     }
     process.nextTick(emitMessage, this, message, handle, isInternal(message));
@@ -191,10 +200,11 @@ class Channel {
     if (internal) {
       if (message.cmd === 'NODE_HANDLE') this.#acceptHandle(message, handle);
       target.emit('internalMessage', message, handle);
-    } else if (target.listenerCount('message') > 0) {
+    } else if (this.#parked.length === 0 && target.listenerCount('message') > 0) {
       target.emit('message', message, handle);
     } else {
       this.park(message, handle);
+      this.flushParked();
     }
   }
 
@@ -203,10 +213,18 @@ class Channel {
     this.#parked.push([message, handle]);
   }
 
+  #hasParked() {
+    return this.#parked.length > 0 && this.target.listenerCount('message') > 0;
+  }
+
   flushParked() {
-    if (this.#parked.length === 0 || this.target.listenerCount('message') === 0) return;
-    for (const [message, handle] of this.#parked.splice(0)) {
-      this.target.emit('message', message, handle);
+    try {
+      while (this.#hasParked()) {
+        this.target.emit('message', ...this.#parked.shift());
+      }
+    } finally {
+      // A listener has thrown: the rest is still for it.
+      if (this.#hasParked()) process.nextTick(() => this.flushParked());
     }
   }
 

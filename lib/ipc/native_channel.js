@@ -80,7 +80,7 @@ class NativeChannel {
     }
     const status = this.codec.send(this.id, message, fd, flags);
     if (status < 0) return status;
-    if (typeof onsent !== 'function' || reply) return status;
+    if (typeof onsent !== 'function') return status;
     if (status & PENDING) {
       this.completions.push({ sequence: Math.floor(status / SEQUENCE), onsent });
     } else {
@@ -137,6 +137,7 @@ class NativeChannel {
     this.flush();
     const lingers = binding.channelShutdown(this.id);
     this.id = 0;
+    this.fd = -1;
     if (!lingers) this.onclosed();
   }
 }

@@ -28,13 +28,20 @@ function stockListeners() {
   ];
 }
 
+// The beginning of a character whose end has not been read.
+function undecoded(decoder) {
+  return decoder
+    ? decoder.lastChar.subarray(0, decoder.lastTotal - decoder.lastNeed)
+    : Buffer.alloc(0);
+}
+
 // What Node has read of the channel and not yet understood: the beginning of a frame.
 function unreadRemainder(pipe) {
   const jsonBuffer = ownSymbol(pipe, 'kJSONBuffer');
   if (jsonBuffer !== undefined) {
     const decoder = pipe[ownSymbol(pipe, 'kStringDecoder')];
-    if (decoder !== undefined && decoder.lastNeed > 0) return null;
-    return { serialization: 'json', bytes: Buffer.from(pipe[jsonBuffer]) };
+    const bytes = Buffer.concat([Buffer.from(pipe[jsonBuffer]), undecoded(decoder)]);
+    return { serialization: 'json', bytes };
   }
   const messageBuffer = ownSymbol(pipe, 'kMessageBuffer');
   if (messageBuffer === undefined) return null;
@@ -66,40 +73,63 @@ function takeOverChannel() {
   const fd = binding.duplicateDescriptor(pipe.fd);
   if (fd < 0) return false;
   const stockControl = process.channel;
+  const wasReferenced = pipe.hasRef();
   pipe.readStop();
+  let channel;
+  try {
+    channel = setupChannel(process, fd, remainder.serialization, { received: remainder.bytes });
+  } catch (error) {
+    debug("the channel cannot be opened, Node's own stays in place: %s", error.message);
+    pipe.readStart();
+    return false;
+  }
   pipe.onread = () => {};
   pipe.close();
-  for (const { event, listener } of listeners) process.removeListener(event, listener);
-  const channel = attach(symbol, fd, remainder);
+  process[symbol] = channel.native;
+  removeStockListeners(listeners);
+  countListeners(channel, wasReferenced);
   moveParkedMessages(stockControl, channel);
+  process.nextTick(() => channel.flushParked());
   return true;
 }
 
-// Node keeps messages without a listener under a symbol of its control object, and may have a tick
-// pending that will look there: leave an empty list for it.
+// A message that Node has read may wait in a tick: when it carries a handle, Node's own listener
+// for internal messages is the one that knows what to do with it, so it goes a tick later.
+function removeStockListeners(listeners) {
+  for (const { event, listener } of listeners) {
+    if (event !== 'internalMessage') process.removeListener(event, listener);
+    else process.nextTick(() => process.removeListener(event, listener));
+  }
+}
+
+// Node keeps messages without a listener in a list under a symbol of its control object. What is in
+// there becomes ours, and so does what its ticks that are still to come will add.
 function moveParkedMessages(stockControl, channel) {
   const pending = ownSymbol(stockControl, 'kPendingMessages');
   if (pending === undefined) return;
   for (const [, message, handle] of stockControl[pending]) channel.park(message, handle);
-  channel.control[pending] = [];
+  const forward = (list, key, value) => {
+    if (key !== 'length') channel.park(value[1], value[2]);
+    return true;
+  };
+  channel.control[pending] = new Proxy([], { set: forward });
 }
 
-function attach(symbol, fd, { serialization, bytes }) {
-  const channel = setupChannel(process, fd, serialization, { received: bytes });
-  const { control, native } = channel;
-  process[symbol] = native;
-  // A child's channel keeps it alive only while somebody listens.
+// A child's channel keeps it alive only while somebody listens, unless the program has called ref()
+// or unref() itself: told by a state that its listeners do not explain.
+function countListeners({ control, native }, wasReferenced) {
   native.unref();
-  for (const event of LISTENED) {
-    for (let i = process.listenerCount(event); i > 0; i--) control.refCounted();
-  }
+  let count = 0;
+  for (const event of LISTENED) count += process.listenerCount(event);
+  for (let i = 0; i < count; i++) control.refCounted();
+  if (wasReferenced && count === 0) control.ref();
+  if (!wasReferenced && count > 0) control.unref();
   process.on('newListener', (event) => {
     if (LISTENED.includes(event)) control.refCounted();
   });
   process.on('removeListener', (event) => {
     if (LISTENED.includes(event)) control.unrefCounted();
   });
-  return channel;
 }
 
 module.exports = { takeOverChannel };

@@ -93,11 +93,11 @@ struct Entry {
     /// Something was sent since the last read.
     answered: Cell<bool>,
     referenced: Cell<bool>,
-    /// `shutdown` was called: nothing is read any more, the channel ends with its queue.
+    /// `shutdown` was called: what arrives is dropped, the channel ends with its queue.
     lingering: Cell<bool>,
     /// `send` has asked for a pause that `Drained` will end.
     full: Cell<bool>,
-    /// A handle is unacknowledged or messages are held behind one.
+    /// A handle is queued or unacknowledged, which `Released` will end.
     holding: Cell<bool>,
     /// The highest number a callback waits for, and the highest reported.
     wanted: Cell<u64>,
@@ -133,13 +133,12 @@ impl Channels {
             .drain()
             .map(|(_, entry)| entry)
             .collect();
-        let deadline = Instant::now() + shared::EXIT_BOUND;
-        let mut dropped = 0;
-        for entry in entries {
-            entry.unwatch();
-            dropped += entry.shared.lock().drain_on_exit(deadline);
-        }
-        shared::report_dropped(dropped);
+        let channels: Vec<_> = entries
+            .iter()
+            .inspect(|entry| entry.unwatch())
+            .map(|entry| entry.shared.clone())
+            .collect();
+        shared::drain(&channels);
     }
 }
 
@@ -155,7 +154,10 @@ impl Entry {
         if let Some(timer) = self.timer.borrow().as_ref() {
             timer.set_ref(keeps_alive && self.pausing.get());
         }
-        let reads = self.reading.get() && !self.pausing.get();
+        let reads = match self.lingering.get() {
+            true => !channel.has_ended(),
+            false => self.reading.get() && !self.pausing.get(),
+        };
         let interest = (reads, channel.wants_writable());
         if self.interest.replace(interest) != interest {
             poll.watch(interest.0, interest.1);
@@ -195,12 +197,11 @@ impl Entry {
             let mut channel = self.shared.lock();
             let events: Vec<_> = std::iter::from_fn(|| channel.next_event()).collect();
             self.update(&channel);
-            let holding = channel.awaits_ack() || channel.held_messages() > 0;
             (
                 events,
                 channel.completed(),
                 channel.unwritten_messages(),
-                holding,
+                channel.holds_handle(),
                 channel.broken().is_some(),
             )
         };
@@ -254,7 +255,9 @@ impl Entry {
             .pace
             .borrow_mut()
             .wait(brought, answered, Instant::now());
-        let started = wait.is_some_and(|wait| self.start_timer(environment, wait).is_ok());
+        // JavaScript may have stopped the reading, or closed the channel.
+        let started = wait.filter(|_| self.reading.get());
+        let started = started.is_some_and(|wait| self.start_timer(environment, wait).is_ok());
         self.pausing.set(started);
     }
 
@@ -306,10 +309,26 @@ impl Entry {
         if ready.writable || ready.failed {
             self.shared.lock().flush();
         }
-        if self.reading.get() && (ready.readable || ready.failed) {
-            self.receive(environment, ready.failed);
+        if ready.readable || ready.failed {
+            if self.lingering.get() {
+                self.discard(ready.failed);
+            } else if self.reading.get() {
+                self.receive(environment, ready.failed);
+            }
         }
         self.settle(environment);
+    }
+
+    /// Reads for nobody while the rest of the queue is written: a peer that writes the rest of
+    /// its own would else wait for us as we wait for it.
+    fn discard(&self, to_the_end: bool) {
+        loop {
+            let batch = self.shared.lock().receive(READ_BUDGET);
+            match batch.end() {
+                ReadEnd::Budget | ReadEnd::ShortRead if to_the_end => {}
+                _ => return,
+            }
+        }
     }
 
     /// Reads what is there and hands it to JavaScript; after a failed poll until the end, for
@@ -554,9 +573,7 @@ fn send(
         Ok(status) => status,
         Err(errno) => return value::failure(env, errno),
     };
-    entry
-        .holding
-        .set(channel.awaits_ack() || channel.held_messages() > 0);
+    entry.holding.set(channel.holds_handle());
     if status.progress != Progress::Gathered {
         entry.update(&channel);
     }
@@ -586,17 +603,20 @@ fn is_full(status: &crate::ipc::SendStatus) -> bool {
     }
 }
 
-/// Writes what is gathered. Returns the number of the last message written.
+/// Writes what is gathered. Returns the number of the last message written; what else has changed
+/// is reported by events before, for the loop may have no reason to wake up for it.
 unsafe extern "C" fn flush(env: napi_env, info: napi_callback_info) -> napi_value {
     let [id] = value::arguments(env, info);
-    let Some((_, entry)) = entry_of(env, id) else {
+    let Some((environment, entry)) = entry_of(env, id) else {
         return value::integer(env, 0);
     };
-    let mut channel = entry.shared.lock();
-    channel.flush();
-    entry.update(&channel);
-    let completed = channel.completed();
+    let completed = {
+        let mut channel = entry.shared.lock();
+        channel.flush();
+        channel.completed()
+    };
     entry.reported.set(completed);
+    entry.settle(&environment);
     value::number(env, completed as f64)
 }
 
@@ -618,13 +638,10 @@ unsafe extern "C" fn set_reading(env: napi_env, info: napi_callback_info) -> nap
     value::undefined(env)
 }
 
-/// Whether no handle is unacknowledged and no message held behind one.
+/// Whether no handle is queued or unacknowledged.
 unsafe extern "C" fn is_idle(env: napi_env, info: napi_callback_info) -> napi_value {
     let [id] = value::arguments(env, info);
-    let idle = entry_of(env, id).is_none_or(|(_, entry)| {
-        let channel = entry.shared.lock();
-        !channel.awaits_ack() && channel.held_messages() == 0
-    });
+    let idle = entry_of(env, id).is_none_or(|(_, entry)| !entry.shared.lock().holds_handle());
     value::boolean(env, idle)
 }
 
@@ -649,7 +666,7 @@ unsafe extern "C" fn lines(env: napi_env, info: napi_callback_info) -> napi_valu
     value::array(env, lines)
 }
 
-/// Stops reading and ends the channel once its queue is written. Returns whether it lingers.
+/// Stops delivering and ends the channel once its queue is written. Returns whether it lingers.
 unsafe extern "C" fn shutdown(env: napi_env, info: napi_callback_info) -> napi_value {
     let [id] = value::arguments(env, info);
     let Some((environment, entry)) = entry_of(env, id) else {

@@ -1,6 +1,6 @@
 //! One end of an IPC channel: sends and receives messages and handles over a transport, by Node's
 //! protocol. Whoever owns it drives it (the loop thread, the dispatcher, a flusher) under a lock;
-//! it starts nothing by itself and never blocks, but for [`Channel::drain_on_exit`].
+//! it starts nothing by itself and never blocks, but for [`Channel::drain`].
 
 use std::mem;
 use std::os::fd::OwnedFd;
@@ -242,6 +242,11 @@ impl<T: Transport> Channel<T> {
         self.queue.unwritten() as usize
     }
 
+    /// Whether a handle is queued, written or not, that the peer has not acknowledged yet.
+    pub fn holds_handle(&self) -> bool {
+        self.queue.holds_handle()
+    }
+
     /// Whether a handle was written that the peer has not acknowledged yet.
     pub fn awaits_ack(&self) -> bool {
         self.queue.awaits_ack()
@@ -330,15 +335,14 @@ impl<T: Transport> Channel<T> {
     }
 
     /// Writes what is queued before the process ends: blocks until all is written, nothing more
-    /// can be, or the deadline passed. What is received meanwhile drives acknowledgements and is
-    /// dropped. Returns how many messages are lost.
-    pub fn drain_on_exit(&mut self, deadline: Instant) -> usize {
-        let dropped_before = self.queue.counts().dropped;
+    /// can be (then it returns true), or the deadline passed. What is received meanwhile drives
+    /// acknowledgements and is dropped.
+    pub fn drain(&mut self, deadline: Instant) -> bool {
         loop {
             let writable = match self.flush() {
-                FlushState::Empty | FlushState::Failed(_) => break,
+                FlushState::Empty | FlushState::Failed(_) => return true,
                 FlushState::Blocked => true,
-                FlushState::AwaitingAck if self.ended => break,
+                FlushState::AwaitingAck if self.ended => return true,
                 FlushState::AwaitingAck => false,
             };
             let left = deadline.saturating_duration_since(Instant::now());
@@ -347,16 +351,19 @@ impl<T: Transport> Channel<T> {
                 writable,
             };
             if left.is_zero() {
-                break;
+                return false;
             }
             match self.transport.wait(wanted, left) {
                 Ok(ready) if ready.readable => drop(self.receive(DRAIN_BUDGET)),
                 Ok(_) => {}
-                Err(_) => break,
+                Err(_) => return true,
             }
         }
+    }
+
+    /// Counts what is still queued as dropped: the process ends now.
+    pub fn give_up(&mut self) {
         self.queue.give_up();
-        (self.queue.counts().dropped - dropped_before) as usize
     }
 
     fn read(

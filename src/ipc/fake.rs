@@ -10,11 +10,12 @@ use std::io::{self, IoSlice, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::Channel;
 use super::transport::{Ancillary, Ready, Received, Transport};
 
 #[derive(Debug)]
@@ -287,6 +288,14 @@ impl Probe {
             .contains(PollFlags::POLLHUP)
             .then_some(())
     }
+}
+
+/// Drains a channel as the end of the process does; how many messages are lost.
+pub(crate) fn drain_on_exit<T: Transport>(channel: &mut Channel<T>, deadline: Instant) -> u64 {
+    let before = channel.stats().messages_dropped;
+    channel.drain(deadline);
+    channel.give_up();
+    channel.stats().messages_dropped - before
 }
 
 /// The inode of an open file, which all copies of a descriptor share.

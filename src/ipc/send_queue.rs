@@ -319,6 +319,10 @@ impl SendQueue {
             .map_or(0, |handle| (self.last - handle.sequence) as usize)
     }
 
+    pub fn holds_handle(&self) -> bool {
+        !self.handles.is_empty()
+    }
+
     pub fn awaits_ack(&self) -> bool {
         self.handles.front().is_some_and(HandleMessage::awaits_ack)
     }
@@ -345,9 +349,8 @@ impl SendQueue {
     }
 
     /// Counts as lost what is left when the process ends.
-    pub fn give_up(&mut self) -> u64 {
+    pub fn give_up(&mut self) {
         self.counts.dropped += self.unwritten();
-        self.unwritten()
     }
 
     /// Completes the frame around the payload in the reserved room; returns its size.

@@ -2,6 +2,7 @@
 //! writes what has been gathered when that thread is blocked, and the end of the process writes
 //! what is left. The registry here is the one global of the addon.
 
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError, Weak};
 use std::thread;
@@ -13,7 +14,10 @@ use super::{Channel, UnixTransport};
 const LONGEST_GATHERING: Duration = Duration::from_millis(1);
 
 /// How long the end of the process may take to write what is queued, all channels together.
-pub const EXIT_BOUND: Duration = Duration::from_secs(1);
+const EXIT_BOUND: Duration = Duration::from_secs(1);
+
+/// How long one channel whose peer does not read may keep the others waiting meanwhile.
+const DRAIN_TURN: Duration = Duration::from_millis(5);
 
 /// A channel several threads drive.
 #[derive(Debug)]
@@ -155,17 +159,87 @@ fn flush_at_exit() {
 }
 
 extern "C" fn drain_all() {
-    let deadline = Instant::now() + EXIT_BOUND;
-    let dropped: usize = live()
-        .iter()
-        .map(|shared| shared.lock().drain_on_exit(deadline))
-        .sum();
-    report_dropped(dropped);
+    drain(&live());
 }
 
-/// Says on stderr how many messages could not be written; nothing is lost silently.
-pub fn report_dropped(messages: usize) {
-    if messages > 0 {
-        eprintln!("brood: {messages} IPC messages were not sent before the process ended");
+/// Writes all that is queued in `channels`, within the bound. Says on stderr how many messages
+/// could not be written; nothing is lost silently.
+pub fn drain(channels: &[Arc<SharedChannel>]) {
+    let start = Instant::now();
+    let deadline = start + EXIT_BOUND;
+    let dropped_before = dropped(channels);
+    // What can be written at once is, before anybody is waited for.
+    let mut open: Vec<_> = channels
+        .iter()
+        .filter(|shared| !shared.lock().drain(start))
+        .collect();
+    while !open.is_empty() && Instant::now() < deadline {
+        open.retain(|shared| {
+            let turn = Instant::now() + DRAIN_TURN;
+            !shared.lock().drain(turn.min(deadline))
+        });
+    }
+    for shared in channels {
+        shared.lock().give_up();
+    }
+    report(dropped(channels) - dropped_before);
+}
+
+fn dropped(channels: &[Arc<SharedChannel>]) -> u64 {
+    let count = |shared: &Arc<SharedChannel>| shared.lock().stats().messages_dropped;
+    channels.iter().map(count).sum()
+}
+
+/// Nobody may be reading stderr any more: that must not end the process in another way.
+fn report(lost: u64) {
+    if lost > 0 {
+        let _ = writeln!(
+            io::stderr(),
+            "brood: {lost} IPC messages were not sent before the process ended"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::ipc::{Framing, SendMode};
+
+    const MEGABYTE: usize = 1 << 20;
+
+    /// A channel with 8 MB queued, and the other end of its socket, which nobody reads yet.
+    fn loaded() -> (Arc<SharedChannel>, UnixStream) {
+        let (one, other) = UnixStream::pair().unwrap();
+        let transport = UnixTransport::new(one.into());
+        let shared = SharedChannel::new(Channel::new(transport, Framing::JsonLines));
+        for _ in 0..8 {
+            let payload = vec![b'1'; MEGABYTE - 1];
+            shared
+                .lock()
+                .send(&payload, None, SendMode::Gather)
+                .unwrap();
+        }
+        (shared, other)
+    }
+
+    #[test]
+    fn a_peer_that_reads_gets_everything_at_the_end_although_another_reads_nothing() {
+        let (stuck, _silent) = loaded();
+        let (healthy, mut peer) = loaded();
+        let reader = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            peer.read_to_end(&mut bytes).unwrap();
+            bytes.len()
+        });
+        let begin = Instant::now();
+        drain(&[stuck.clone(), healthy.clone()]);
+        assert!(begin.elapsed() < 2 * EXIT_BOUND);
+        assert_eq!(healthy.lock().unwritten_messages(), 0);
+        assert!(stuck.lock().stats().messages_dropped > 0);
+        drop(healthy);
+        assert_eq!(reader.join().unwrap(), 8 * MEGABYTE);
     }
 }

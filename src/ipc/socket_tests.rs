@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::fake::Probe;
+use super::fake::{Probe, drain_on_exit};
 use super::*;
 
 const BUDGET: usize = 1 << 20;
@@ -180,7 +180,7 @@ fn draining_at_exit_delivers_everything_to_a_peer_that_reads() {
         bytes.len()
     });
     assert_eq!(
-        channel.drain_on_exit(Instant::now() + Duration::from_secs(60)),
+        drain_on_exit(&mut channel, Instant::now() + Duration::from_secs(60)),
         0
     );
     assert_eq!(channel.unwritten_messages(), 0);
@@ -215,7 +215,7 @@ fn draining_at_exit_waits_for_acknowledgements() {
         messages
     });
     assert_eq!(
-        channel.drain_on_exit(Instant::now() + Duration::from_secs(60)),
+        drain_on_exit(&mut channel, Instant::now() + Duration::from_secs(60)),
         0
     );
     drop(channel);
@@ -234,7 +234,7 @@ fn draining_at_exit_ends_at_the_deadline_when_the_peer_does_not_read() {
             .unwrap();
     }
     let begin = Instant::now();
-    let lost = channel.drain_on_exit(begin + Duration::from_millis(30));
+    let lost = drain_on_exit(&mut channel, begin + Duration::from_millis(30));
     assert_eq!(lost, 10);
     assert!(begin.elapsed() >= Duration::from_millis(30));
 }
