@@ -29,10 +29,10 @@ function packageCopy(files = {}) {
   return directory;
 }
 
-/** What `const { spawn } = require(directory)` comes to in a fresh process, after `before`. */
+/** What using the package in `directory` comes to in a fresh process, after `before`. */
 async function load(directory, before = '', options = {}) {
   const code = `${before};
-    try { const { spawn } = require(${JSON.stringify(directory)}); console.log('loaded'); }
+    try { require(${JSON.stringify(directory)}).ChildProcess; console.log('loaded'); }
     catch (error) { console.log(error.code + ': ' + error.message); }`;
   const { stdout } = await runNode([...(options.flags ?? []), '-e', code], options);
   return stdout.trim().replaceAll(directory, 'DIR');
@@ -103,4 +103,10 @@ const hasAddonFlag = process.allowedNodeEnvironmentFlags.has('--allow-addons');
   );
   const said = await load(packageCopy({ 'brood.node': ADDON }), '', { flags });
   expect(said).toMatch(/^ERR_BROOD_LOAD: .*run Node with --allow-addons\.$/);
+});
+
+test('what is certain without the addon is said when the package is required', async () => {
+  const directory = packageCopy();
+  const { stderr } = await runNode(['-e', `require(${JSON.stringify(directory)})`]);
+  expect(stderr).toContain("brood's addon is not built");
 });

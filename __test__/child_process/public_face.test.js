@@ -37,6 +37,28 @@ test('cluster is loaded only when it is asked for', async () => {
   expect(stdout).toBe('false true\n');
 });
 
+test('the first call works although no descriptor is left, and fails as Node does', async () => {
+  const code = (name) => `
+    const fs = require('node:fs');
+    const cp = require(${JSON.stringify(name)});
+    const held = [];
+    try { for (;;) held.push(fs.openSync('/dev/null')); } catch {}
+    const child = cp.spawn('true');
+    child.on('error', (error) => {
+      held.forEach((fd) => fs.closeSync(fd));
+      console.log(error.code, error.message, child.stdio);
+      cp.spawn('true').on('exit', (code) => console.log(code));
+    });`;
+  const limited = (name) =>
+    brood.execFileSync('/bin/sh', [
+      '-c',
+      'ulimit -n 100; exec "$0" -e "$1"',
+      process.execPath,
+      code(name),
+    ]);
+  expect(String(limited(ROOT))).toBe(String(limited('node:child_process')));
+});
+
 test('import has every name and the whole as default', async () => {
   const url = JSON.stringify(pathToFileURL(path.join(ROOT, 'index.mjs')));
   const code = `

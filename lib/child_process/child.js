@@ -118,11 +118,14 @@ function isReportedLater(errno) {
   );
 }
 
+let setupChannel;
+
 /**
  * Tells the child of its channel: returns what the native side adds to an environment it takes over
- * unread.
+ * unread. Nothing may fail any more once the child is there, so the channel's code is loaded here.
  */
 function announceChannel(options, ipcFd, serialization) {
+  setupChannel ??= require('../ipc').setupChannel;
   const variables = [
     `NODE_CHANNEL_FD=${ipcFd}`,
     `NODE_CHANNEL_SERIALIZATION_MODE=${serialization}`,
@@ -168,7 +171,6 @@ function openStreams(child, entries, slots) {
 }
 
 function openChannel(child, fd, serialization, maxMessageSize) {
-  const { setupChannel } = require('../ipc');
   child._closesNeeded++;
   const onClose = () => maybeClose(child);
   setupChannel(child, fd, serialization, { onClose, maxMessageSize: maxMessageSize ?? undefined });

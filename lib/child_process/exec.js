@@ -2,7 +2,7 @@
 // exec() and execFile(): a child whose output is gathered and handed to one callback, and their
 // promise forms.
 
-const { getSystemErrorName, promisify } = require('node:util');
+const { getSystemErrorName } = require('node:util');
 const { ERR_CHILD_PROCESS_STDIO_MAXBUFFER, genericNodeError } = require('../errors');
 const { validateKillSignal, validateMaxBuffer, validateTimeout } = require('../validators');
 const { normalizeExec, normalizeExecFile, ownOptions } = require('./normalize');
@@ -176,9 +176,9 @@ function execFile(file, args, options, callback) {
 
 // The object whose execFile exec() calls: people replace that function to watch or to mock, and
 // exec() must notice.
-let facade = { execFile };
+let facade = require('./index');
 
-/** Names the object that users see as the module. */
+/** Names the object that users see as the module, when it is another one. */
 function setFacade(exports) {
   facade = exports;
 }
@@ -188,24 +188,18 @@ function exec(command, options, callback) {
   return facade.execFile(normalized.file, normalized.options, normalized.callback);
 }
 
-/** The promise form: resolves to { stdout, stderr }, and has the child as a property. */
-function promiseForm(run) {
-  const form = (...args) => {
-    let settle;
-    const promise = new Promise((resolve, reject) => {
-      settle = (error, stdout, stderr) => {
-        if (error === null) resolve({ stdout, stderr });
-        else reject(Object.assign(error, { stdout, stderr }));
-      };
-    });
-    // Outside the promise: bad arguments are thrown, not rejected.
-    promise.child = run(...args, settle);
-    return promise;
-  };
-  return Object.defineProperty(form, 'name', { value: run.name, configurable: true });
+/** What the promise forms of exec() and execFile() do: a promise that has the child as a property. */
+function promised(run, args) {
+  let settle;
+  const promise = new Promise((resolve, reject) => {
+    settle = (error, stdout, stderr) => {
+      if (error === null) resolve({ stdout, stderr });
+      else reject(Object.assign(error, { stdout, stderr }));
+    };
+  });
+  // Outside the promise: bad arguments are thrown, not rejected.
+  promise.child = run(...args, settle);
+  return promise;
 }
 
-Object.defineProperty(exec, promisify.custom, { value: promiseForm(exec) });
-Object.defineProperty(execFile, promisify.custom, { value: promiseForm(execFile) });
-
-module.exports = { exec, execFile, setFacade };
+module.exports = { exec, execFile, promised, setFacade };
