@@ -74,14 +74,22 @@ describe('a whole run', () => {
       fs.mkdirSync(path.dirname(path.join(tree, name)), { recursive: true });
       fs.writeFileSync(path.join(tree, name), text);
     };
-    const inBrood = `process.execArgv.includes('-r')`;
+    const inBrood = `/lib.child_process/.test(refusal(() => require('child_process').spawn()))`;
+    const refusal = `function refusal(f) { try { f(); } catch (error) { return error.stack; } }`;
     write('src/node_version.h', '#define NODE_MAJOR_VERSION 20\n');
     write('test/common/index.js', '');
     write('test/parallel/parallel.status', '[true]\ntest-child-process-status: SKIP\n');
     write('test/parallel/test-child-process-good.js', `require('child_process');`);
     write('test/parallel/test-child-process-status.js', `process.exit(1);`);
     write('test/parallel/test-child-process-broken.js', `process.exit(1);`);
-    write('test/parallel/test-child-process-worse.js', `if (${inBrood}) process.exit(1);`);
+    write(
+      'test/parallel/test-child-process-worse.js',
+      `${refusal} if (${inBrood}) process.exit(1);`,
+    );
+    write(
+      'test/parallel/test-child-process-bare.js',
+      `if (process.execArgv.includes('-r')) process.exit(1);`,
+    );
     write(
       'test/parallel/test-child-process-skips.js',
       `console.log('1..0 # Skipped: another machine');`,
@@ -100,12 +108,13 @@ describe('a whole run', () => {
 
   test('counts what stock passes, and fails on what brood alone does not', async () => {
     const { code, stdout } = await run('--mode', 'register');
-    expect(stdout).toMatch(/^stock passes 3 of 6,/m);
+    expect(stdout).toMatch(/^stock passes 4 of 7,/m);
     expect(stdout).toMatch(/test-child-process-status.js: skipped by Node's status file$/m);
     expect(stdout).toMatch(/test-child-process-broken.js: stock fails: exit code 1$/m);
     expect(stdout).toMatch(/test-child-process-skips.js: skips itself: another machine$/m);
     expect(stdout).toMatch(/^FAILED .*test-child-process-worse.js in mode register: exit code 1$/m);
-    expect(stdout).toMatch(/^2 passed, 1 failed, 3 skipped$/m);
+    expect(stdout).toMatch(/test-child-process-bare.js: fails with an empty preload too$/m);
+    expect(stdout).toMatch(/^2 passed, 1 failed, 4 skipped$/m);
     expect(code).toBe(1);
   });
 

@@ -11,7 +11,7 @@ const { parseArgs } = require('node:util');
 const { Baseline, nodeVersion } = require('./lib/baseline');
 const { checkMode } = require('./lib/canary');
 const { findException, loadExceptions } = require('./lib/exceptions');
-const { REGISTER, expandModes } = require('./lib/modes');
+const { EMPTY, REGISTER, expandModes } = require('./lib/modes');
 const { runTest } = require('./lib/runner');
 const { SETS, findTests, treeMajor } = require('./lib/suite');
 
@@ -52,6 +52,8 @@ const BASELINE_ATTEMPTS = 3;
 // A test that fails under brood is run this often on stock, to tell a defect from a test that fails
 // now and then by itself.
 const STOCK_PROBES = 8;
+// And as often with a preload that does nothing, to tell brood from the mere fact of a preload.
+const EMPTY_PROBES = 2;
 
 async function main() {
   const options = readOptions();
@@ -171,7 +173,7 @@ async function runMode(mode, tests, options) {
     const retries = exception ? 0 : options.retries;
     const result = await runRepeatedly(test, mode, options, retries);
     const failing = result.outcome !== 'pass' && !exception;
-    const reason = failing ? await failsOnStock(test, options) : exception?.reason;
+    const reason = failing ? await failsWithoutUs(test, mode, options) : exception?.reason;
     results.push({ test, reason, ...result });
     if (failing && !reason) printFailure(mode, test, result);
     else if (options.verbose) console.log(`  ${mode} ${result.outcome} ${test.id} ${result.ms} ms`);
@@ -179,18 +181,27 @@ async function runMode(mode, tests, options) {
   return results;
 }
 
-/** Says how often stock fails the test too; undefined when never. Then it counts no longer. */
-async function failsOnStock(test, options) {
+/** Why a failure is not brood's: stock fails too, now and then or with any preload; or undefined. */
+async function failsWithoutUs(test, mode, options) {
+  const failed = await countFailures(STOCK_PROBES, test, { ...options, mode: 'stock' });
+  if (failed > 0) {
+    const detail = `fails ${failed} of ${STOCK_PROBES} runs`;
+    // From now on it does not count in any mode.
+    options.baseline.set(test, { outcome: 'fail', detail }, STOCK_PROBES);
+    options.baseline.save();
+    return `stock ${detail} too`;
+  }
+  const empty = await countFailures(EMPTY_PROBES, test, { ...options, mode, preload: EMPTY });
+  return empty === EMPTY_PROBES ? 'fails with an empty preload too' : undefined;
+}
+
+async function countFailures(runs, test, options) {
   let failed = 0;
-  for (let i = 0; i < STOCK_PROBES; i++) {
-    const { outcome } = await runTest(test, { ...options, mode: 'stock' });
+  for (let i = 0; i < runs; i++) {
+    const { outcome } = await runTest(test, options);
     if (outcome !== 'pass') failed++;
   }
-  if (failed === 0) return undefined;
-  const detail = `fails ${failed} of ${STOCK_PROBES} runs`;
-  options.baseline.set(test, { outcome: 'fail', detail }, STOCK_PROBES);
-  options.baseline.save();
-  return `stock ${detail} too`;
+  return failed;
 }
 
 /** Every repetition must pass; one that fails may be run again `retries` times. */

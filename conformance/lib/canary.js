@@ -6,7 +6,7 @@
 const { execFileSync, fork, spawnSync } = require('node:child_process');
 const path = require('node:path');
 
-const { MODES, REGISTER } = require('./modes');
+const { REGISTER, modeCommand } = require('./modes');
 
 const HOUSE = path.dirname(REGISTER) + path.sep + 'lib' + path.sep;
 
@@ -19,7 +19,7 @@ const EXPECTED = {
 
 /** Throws unless brood is where the mode says it is, and nowhere else. */
 function checkMode(mode, { node }) {
-  const { args = [], env = {} } = MODES[mode];
+  const { args, env } = modeCommand(mode);
   const seen = JSON.parse(
     execFileSync(node, [...args, __filename], {
       encoding: 'utf8',

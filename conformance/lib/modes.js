@@ -6,17 +6,29 @@ const path = require('node:path');
 
 const REGISTER = path.resolve(__dirname, '..', '..', 'register.js');
 const PRELOADS = path.resolve(__dirname, '..', 'preload');
+// A preload that does nothing, in the place of register.js.
+const EMPTY = path.join(PRELOADS, 'empty.js');
 
 const MODES = {
-  stock: {},
+  stock: () => ({}),
   // The test and what it forks: fork() hands process.execArgv on.
-  register: { args: ['-r', REGISTER] },
+  register: (preload) => ({ args: ['-r', preload] }),
   // The test and every Node below it, however it was started.
-  'node-options': { env: { NODE_OPTIONS: `--require=${REGISTER}` } },
-  // The test alone, its children are stock; and the reverse. Neither preload stands in execArgv.
-  parent: { env: { NODE_OPTIONS: `--require=${path.join(PRELOADS, 'parent.js')}` } },
-  child: { env: { NODE_OPTIONS: `--require=${path.join(PRELOADS, 'child.js')}` } },
+  'node-options': (preload) => ({ env: { NODE_OPTIONS: `--require=${preload}` } }),
+  // The test alone, its children are stock; and the reverse. Neither stands in execArgv.
+  parent: (preload) => through('parent.js', preload),
+  child: (preload) => through('child.js', preload),
 };
+
+function through(file, preload) {
+  const first = path.join(PRELOADS, file);
+  return { env: { NODE_OPTIONS: `--require=${first}`, BROOD_CONFORMANCE_PRELOAD: preload } };
+}
+
+/** What a mode adds to a command: { args, env }. */
+function modeCommand(mode, preload = REGISTER) {
+  return { args: [], env: {}, ...MODES[mode](preload) };
+}
 
 const GROUPS = {
   all: ['register', 'node-options', 'parent', 'child'],
@@ -31,4 +43,4 @@ function expandModes(text) {
   return [...new Set(names)];
 }
 
-module.exports = { MODES, REGISTER, expandModes };
+module.exports = { EMPTY, REGISTER, expandModes, modeCommand };

@@ -7,7 +7,7 @@ const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 
-const { MODES } = require('./modes');
+const { modeCommand } = require('./modes');
 
 const MARK = 'BROOD_CONFORMANCE_RUN';
 const KEPT_OUTPUT = 16 * 1024;
@@ -19,11 +19,11 @@ let serial = 0;
  * Resolves to { outcome: 'pass' | 'skip' | 'fail', detail, output, ms }. `detail` says why a test
  * skipped itself, or how a failing one ended.
  */
-async function runTest(test, { node, nodeSrc, mode, timeoutMs, sameMajor }) {
+async function runTest(test, { node, nodeSrc, mode, preload, timeoutMs, sameMajor }) {
   const mark = `${process.pid}-${++serial}`;
   const temporary = fs.mkdtempSync(path.join(os.tmpdir(), 'brood-c-'));
   const started = process.hrtime.bigint();
-  const { args = [], env = {} } = MODES[mode];
+  const { args, env } = modeCommand(mode, preload);
   const child = spawn(node, [...args, ...test.flags, test.file], {
     cwd: nodeSrc,
     detached: true,

@@ -3,4 +3,4 @@
 // NODE_OPTIONS, which it removes. Worker threads inherit the option itself and load it again.
 
 delete process.env.NODE_OPTIONS;
-require('../../register.js');
+require(process.env.BROOD_CONFORMANCE_PRELOAD);
