@@ -104,6 +104,16 @@ test('sendAsync() resolves when the message is with the kernel and rejects on a 
   await expect(child.sendAsync('late')).rejects.toMatchObject({ code: 'ERR_IPC_CHANNEL_CLOSED' });
 });
 
+test('a message without a JSON form is refused, and the channel goes on', async () => {
+  const child = fork(fixture('echo.js'));
+  const refused = expect.objectContaining({ code: 'ERR_INVALID_ARG_VALUE' });
+  expect(() => child.send({ toJSON: () => undefined })).toThrow(refused);
+  const reply = once(child, 'message');
+  child.send('fine');
+  expect((await reply)[0]).toBe('fine');
+  await end(child);
+});
+
 test('what was sent before disconnect() arrives, however much it is', async () => {
   const child = fork(fixture('collect.js'), { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] });
   let text = '';

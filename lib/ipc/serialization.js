@@ -5,6 +5,7 @@
 
 const v8 = require('node:v8');
 const binding = require('../binding');
+const { ERR_INVALID_ARG_VALUE } = require('../errors');
 
 // Tags that Node's 'advanced' wire puts before a host object.
 const VIEW_TAG = 0;
@@ -37,7 +38,10 @@ const json = {
   advanced: false,
 
   send(id, message, fd, flags) {
-    return binding.channelSend(id, JSON.stringify(message), fd, flags);
+    const text = JSON.stringify(message);
+    // A toJSON() that returns nothing: what Node would write here is not JSON.
+    if (text === undefined) throw new ERR_INVALID_ARG_VALUE('message', message, 'has no JSON form');
+    return binding.channelSend(id, text, fd, flags);
   },
 
   // `batch` is a JSON array of `count` messages. One parse for all of them is a quarter cheaper
