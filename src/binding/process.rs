@@ -27,7 +27,6 @@ pub const FUNCTIONS: &[Function] = &[
     ("processKill", Some(kill)),
     ("processRef", Some(reference)),
     ("processUnref", Some(unreference)),
-    ("processHasRef", Some(has_reference)),
     ("processClose", Some(close)),
     ("killTree", Some(signal_tree)),
 ];
@@ -368,13 +367,6 @@ fn change_reference(env: napi_env, info: napi_callback_info, is_new: bool) -> na
         processes.set_ref(value::get_i32(env, pid), is_new);
     }
     value::undefined(env)
-}
-
-/// `(pid)`
-unsafe extern "C" fn has_reference(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [pid] = value::arguments(env, info);
-    let result = on_process(env, pid, |process| process.is_referenced);
-    value::boolean(env, result.unwrap_or(false))
 }
 
 /// `(pid)`
