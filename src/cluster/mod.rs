@@ -3,4 +3,5 @@
 //! `lib/cluster`.
 
 pub mod lane;
+pub mod receiver;
 pub mod scoreboard;
