@@ -4,4 +4,5 @@
 
 pub mod lane;
 pub mod receiver;
+pub mod scheduler;
 pub mod scoreboard;
