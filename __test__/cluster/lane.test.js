@@ -265,10 +265,14 @@ test('what is no Unix socket is refused, and closed all the same', async () => {
   });
 });
 
-/** Runs lane-worker.js with a lane to a primary; resolves to [primary, worker, its lines]. */
+/** Runs lane-worker.js with a lane to a primary; returns [primary, worker, its lines]. */
 function startWorker(story, ...args) {
+  return start(story, [fixture('lane-worker.js'), ...args]);
+}
+
+function start(story, args) {
   const primary = new Primary(story);
-  const worker = spawn(process.execPath, [fixture('lane-worker.js'), ...args], {
+  const worker = spawn(process.execPath, args, {
     stdio: ['ignore', 'pipe', 'inherit', primary.fd],
   });
   fs.closeSync(primary.fd);
@@ -353,6 +357,24 @@ test('a lane keeps no process alive', async () => {
     const [code] = await once(worker, 'exit');
     expect(code).toBe(0);
     await primary.ended();
+  });
+});
+
+test('a thread can have a lane, too', async () => {
+  await expectNoLeaks(async () => {
+    const story = `
+send_board()
+hand_over(1, 0, 2)
+wait_until(lambda: word(5) == 2)
+`;
+    const thread = `new (require('node:worker_threads').Worker)(
+      ${JSON.stringify(fixture('lane-worker.js'))}, { argv: ['list'] })`;
+    const [primary, worker, lines] = start(story, ['-e', thread]);
+    expect(await lines.next()).toBe('0 1');
+    expect(await lines.next()).toBe('ended');
+    await primary.ended();
+    if (worker.exitCode === null) await once(worker, 'exit');
+    expect(worker.exitCode).toBe(0);
   });
 });
 
