@@ -124,7 +124,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 count,
                 missing,
             } => {
-                let count = u32::from(count) % MAX_CONNECTIONS + 1;
+                let count = u32::from(count) % MAX_CONNECTIONS as u32 + 1;
                 if offered {
                     (0..count).for_each(|i| primary.board.offer(first.wrapping_add(i)));
                 }
@@ -163,7 +163,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 handed_over,
             } => {
                 let turn = with_room_for(room, || receiver.receive());
-                assert!(turn.connections.len() < 2 * MAX_CONNECTIONS as usize);
+                assert!(turn.connections.len() < 2 * MAX_CONNECTIONS);
                 assert!(!ended || turn.end == TurnEnd::Closed && turn.connections.is_empty());
                 ended |= matches!(turn.end, TurnEnd::Closed | TurnEnd::Failed(_));
                 let mut taken: Vec<_> = turn.connections.iter().map(|one| one.sequence).collect();

@@ -9,7 +9,7 @@ use std::fmt;
 pub const FRAME: usize = 16;
 
 /// Most connections of one message.
-pub const MAX_CONNECTIONS: u32 = 64;
+pub const MAX_CONNECTIONS: usize = 64;
 
 const BOARD: u32 = 1;
 const CONNECTIONS: u32 = 2;
@@ -47,10 +47,10 @@ pub enum FrameError {
 
 impl Frame {
     /// How many descriptors come with it.
-    pub fn descriptors(self) -> u32 {
+    pub fn descriptors(self) -> usize {
         match self {
             Frame::Board => 1,
-            Frame::Connections { count, .. } => count,
+            Frame::Connections { count, .. } => count as usize,
         }
     }
 
@@ -85,7 +85,9 @@ impl Frame {
             BOARD if count != 1 => Err(FrameError::Count(count)),
             BOARD if (listener, first) != (0, 0) => Err(FrameError::NotEmpty),
             BOARD => Ok(Frame::Board),
-            CONNECTIONS if !(1..=MAX_CONNECTIONS).contains(&count) => Err(FrameError::Count(count)),
+            CONNECTIONS if !(1..=MAX_CONNECTIONS).contains(&(count as usize)) => {
+                Err(FrameError::Count(count))
+            }
             CONNECTIONS => Ok(Frame::Connections {
                 listener,
                 first,
@@ -158,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(listener: u32, first: u32, count in 1..=MAX_CONNECTIONS) {
+        fn what_is_encoded_is_decoded(listener: u32, first: u32, count in 1u32..=64) {
             let frame = Frame::Connections { listener, first, count };
             prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
             prop_assert_eq!(Frame::decode(&Frame::Board.encode()), Ok(Frame::Board));

@@ -17,7 +17,7 @@ use crate::sys::socket::{self, Ancillary};
 
 /// Once so many connections have come in a turn, the rest waits for the next, so that a flood
 /// cannot starve the loop. The last message may go beyond it.
-const TURN: u32 = 64;
+const TURN: usize = 64;
 
 /// A connection this worker has claimed.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub enum LaneError {
     /// Another number of descriptors than announced.
     Descriptors {
         /// How many the message announced.
-        announced: u32,
+        announced: usize,
         /// How many came, although none was lost on the way.
         received: usize,
     },
@@ -161,7 +161,7 @@ impl Receiver {
     }
 
     /// One message; returns how many connections it announced.
-    fn receive_message(&mut self, connections: &mut Vec<Connection>) -> Result<u32, TurnEnd> {
+    fn receive_message(&mut self, connections: &mut Vec<Connection>) -> Result<usize, TurnEnd> {
         if self.ended {
             return Err(TurnEnd::Closed);
         }
@@ -184,7 +184,7 @@ impl Receiver {
             } => {
                 let sequence = (0..count).map(|i| first.wrapping_add(i));
                 self.claim(listener, sequence, descriptors, connections)?;
-                return Ok(count);
+                return Ok(frame.descriptors());
             }
         }
         Ok(0)
@@ -236,8 +236,7 @@ fn descriptors_of(frame: Frame, ancillary: Ancillary) -> Result<Vec<OwnedFd>, La
         Ancillary::Truncated(descriptors) => (descriptors, true),
     };
     let (announced, received) = (frame.descriptors(), descriptors.len());
-    let expected = announced as usize;
-    if received == expected && !lost || received < expected && lost {
+    if received == announced && !lost || received < announced && lost {
         return Ok(descriptors);
     }
     Err(LaneError::Descriptors {
