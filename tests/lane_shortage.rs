@@ -86,6 +86,25 @@ fn connections_for_which_no_number_is_left_are_declined() {
     }
 }
 
+fn a_number_sent_twice_does_not_decline_the_connection_that_has_come() {
+    let (primary, board, mut receiver) = lane();
+    assert_eq!(receiver.receive().end, TurnEnd::Drained);
+    board.offer(5);
+    let frame = Frame::Connections {
+        listener: 1,
+        first: 5,
+        count: 1,
+    };
+    for _ in 0..2 {
+        send(&primary, frame, &[primary.as_fd()]);
+    }
+    let turn = with_room_for(1, || receiver.receive());
+    assert_eq!(turn.connections.len(), 1);
+    assert_eq!(board.slot(5), Slot::Claimed);
+    receiver.settle();
+    assert_eq!(board.slot(5), Slot::Taken);
+}
+
 fn a_board_for_which_no_number_is_left_ends_the_lane() {
     let (_primary, _board, mut receiver) = lane();
     let turn = with_room_for(0, || receiver.receive());
@@ -97,6 +116,7 @@ fn a_board_for_which_no_number_is_left_ends_the_lane() {
 fn a_worker_without_free_descriptors_loses_no_connection() {
     let before = open_descriptors();
     connections_for_which_no_number_is_left_are_declined();
+    a_number_sent_twice_does_not_decline_the_connection_that_has_come();
     a_board_for_which_no_number_is_left_ends_the_lane();
     assert_eq!(open_descriptors(), before);
 }

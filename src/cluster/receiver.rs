@@ -211,9 +211,14 @@ impl Receiver {
         let mut descriptors = descriptors.into_iter();
         for sequence in sequence {
             self.unseen = Some(sequence);
-            match descriptors.next() {
+            let descriptor = descriptors.next();
+            // Revoked, or sent twice by a primary that lies.
+            if !board.claim(sequence) {
+                continue;
+            }
+            match descriptor {
                 None => board.decline(sequence),
-                Some(descriptor) if board.claim(sequence) => {
+                Some(descriptor) => {
                     self.claimed.push(sequence);
                     connections.push(Connection {
                         listener,
@@ -221,7 +226,6 @@ impl Receiver {
                         descriptor,
                     });
                 }
-                Some(_revoked) => {}
             }
         }
         Ok(())
