@@ -12,6 +12,7 @@ use napi::sys::{self, napi_env, napi_value};
 use napi::{Error, Result, Status, check_status};
 
 use super::channel::Channels;
+use super::dispatcher::Dispatching;
 use super::lane::Lanes;
 use super::process::Processes;
 use crate::uv::{Loop, Symbols};
@@ -22,6 +23,7 @@ pub struct Environment {
     event_loop: Rc<Loop>,
     callbacks: RefCell<[sys::napi_ref; Callbacks::COUNT]>,
     channels: Channels,
+    dispatching: Dispatching,
     lanes: Lanes,
     processes: Processes,
     ending: Cell<bool>,
@@ -59,6 +61,7 @@ impl Environment {
             event_loop: unsafe { Loop::from_raw(symbols, raw_loop) },
             callbacks: RefCell::new([ptr::null_mut(); Callbacks::COUNT]),
             channels: Channels::default(),
+            dispatching: Dispatching::default(),
             lanes: Lanes::default(),
             processes: Processes::default(),
             ending: Cell::new(false),
@@ -107,6 +110,11 @@ impl Environment {
         &self.lanes
     }
 
+    /// The environment's cluster dispatcher.
+    pub fn dispatching(&self) -> &Dispatching {
+        &self.dispatching
+    }
+
     /// The environment's child processes.
     pub fn processes(&self) -> &Processes {
         &self.processes
@@ -138,6 +146,7 @@ impl Environment {
     /// Closes everything that is open on the loop.
     fn close_all(&self) {
         self.ending.set(true);
+        self.dispatching.close();
         self.channels.close_all();
         self.lanes.close_all();
         self.processes.close_all();
