@@ -22,7 +22,7 @@ class Listeners {
   #policies = new Map();
   #byKey = new Map();
   #all = new Set();
-  // Listeners whose last worker has crashed -> the timer that ends their grace.
+  // Listeners whose last worker has crashed -> { link, timer }: that worker, and the end of the grace.
   #kept = new Map();
 
   /** `settings()` returns the cluster's settings of the moment. */
@@ -104,37 +104,44 @@ class Listeners {
   /** A worker has closed a server. */
   close(link, key) {
     for (const listener of this.#all) {
-      if (listener.key === key && listener.has(link)) return this.#remove(listener, link, true);
+      if (listener.key === key && listener.has(link)) return this.#remove(listener, link, false);
     }
   }
 
-  /** A worker leaves, on purpose or not. */
-  removeWorker(link, onPurpose) {
-    for (const listener of this.#all) this.#remove(listener, link, onPurpose);
+  /** A worker is leaving, on purpose or because it has crashed. */
+  removeWorker(link, hasCrashed) {
+    for (const listener of this.#all) this.#remove(listener, link, hasCrashed);
+  }
+
+  /** A worker that seemed to have crashed has ended as it wanted to. */
+  hasNotCrashed(link) {
+    for (const [listener, kept] of this.#kept) {
+      if (kept.link === link) this.#discard(listener);
+    }
   }
 
   has(link) {
     return [...this.#all].some((listener) => listener.has(link));
   }
 
-  #remove(listener, link, onPurpose) {
+  #remove(listener, link, hasCrashed) {
     if (!listener.remove(link) || !listener.isEmpty) return;
     const grace = this.#settings().listenerGrace ?? DEFAULT_GRACE_MS;
-    const isDispatched = listener instanceof DispatchedListener;
-    if (onPurpose || grace === 0 || !isDispatched || listener.id === 0) this.#discard(listener);
-    else this.#keep(listener, grace);
+    const isListening = listener instanceof DispatchedListener && listener.id !== 0;
+    if (hasCrashed && isListening && grace > 0) this.#keep(listener, link, grace);
+    else this.#discard(listener);
   }
 
   /** Clients wait in the socket's queue for a replacement of the worker that has crashed. */
-  #keep(listener, grace) {
+  #keep(listener, link, grace) {
     const isEndless = grace > LONGEST_TIMER_MS;
     const timer = isEndless ? undefined : setTimeout(() => this.#discard(listener), grace);
     timer?.unref();
-    this.#kept.set(listener, timer);
+    this.#kept.set(listener, { link, timer });
   }
 
   #use(listener) {
-    clearTimeout(this.#kept.get(listener));
+    clearTimeout(this.#kept.get(listener)?.timer);
     this.#kept.delete(listener);
   }
 

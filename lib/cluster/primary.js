@@ -97,6 +97,8 @@ class Primary {
       this.#removeFromListeners(link);
       this.#remove(worker);
     }
+    // The channel may have ended before it was known how the process would.
+    if (leavesOnPurpose(worker)) this.#listeners.hasNotCrashed(link);
     link.forget();
     worker.exitedAfterDisconnect = Boolean(worker.exitedAfterDisconnect);
     worker.state = 'dead';
@@ -115,7 +117,7 @@ class Primary {
   }
 
   #removeFromListeners(link) {
-    this.#listeners.removeWorker(link, Boolean(link.worker.exitedAfterDisconnect));
+    this.#listeners.removeWorker(link, !leavesOnPurpose(link.worker));
   }
 
   #remove(worker) {
@@ -237,6 +239,11 @@ class Primary {
   }
 }
 
+/** Whether a worker has been sent away, has said that it leaves, or has ended without an error. */
+function leavesOnPurpose({ exitedAfterDisconnect, process }) {
+  return Boolean(exitedAfterDisconnect) || process.exitCode === 0;
+}
+
 /** What 'listening' says of a server. */
 function describe({ addressType, address, port, fd }) {
   return { addressType, address, port, fd };
@@ -251,9 +258,10 @@ function placeOf({ port, path }) {
   return place({ port: validatePort(port, 'at.port') });
 }
 
-/** Makes `cluster`, an event emitter, the primary's cluster object. */
+/** Makes `cluster`, an event emitter, the primary's cluster object, and returns it. */
 function setUpPrimary(cluster) {
-  return new Primary(cluster) && cluster;
+  new Primary(cluster);
+  return cluster;
 }
 
 module.exports = { setUpPrimary };

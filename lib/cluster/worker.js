@@ -8,13 +8,14 @@ const { debug } = require('../debug');
 const { Lane } = require('./lane');
 
 const VERSION = 1;
+const QUIETLY = { swallowErrors: true };
 
 // The message that Node's own listener is about to handle.
 let current;
 let lane;
 
 function tell(fields) {
-  if (process.connected) process.send({ cmd: 'NODE_BROOD', ...fields });
+  if (process.connected) process._send({ cmd: 'NODE_BROOD', ...fields }, undefined, QUIETLY);
 }
 
 function onInternalMessage(message, handle) {
