@@ -20,10 +20,13 @@ class Link {
   draining = false;
   #isIntroduced = false;
 
-  /** `isForeign`: the worker runs under another user than this process. */
-  constructor(worker, isForeign) {
+  /**
+   * `isForeign`: the worker runs under another user than this process. `leave()` sends it away.
+   */
+  constructor(worker, isForeign, leave) {
     this.worker = worker;
     this.isForeign = isForeign;
+    this.leave = leave;
   }
 
   /** The native channel's number, 0 when the worker is not connected. */

@@ -75,8 +75,8 @@ class Primary {
     const id = ++this.#lastId;
     const { uid } = cluster.settings;
     const worker = new Worker({ id, process: forkWorker(id, cluster.settings, env) });
-    const link = new Link(worker, uid != null && uid !== process.geteuid());
-    link.leave = () => this.#sendAway(link);
+    const isForeign = uid != null && uid !== process.geteuid();
+    const link = new Link(worker, isForeign, () => this.#sendAway(link));
     links.set(worker, link);
 
     worker.on('message', (message, handle) => cluster.emit('message', worker, message, handle));
@@ -149,7 +149,7 @@ class Primary {
     else if (message.cmd === 'NODE_BROOD') this.#onLaneMessage(link, message);
     else return;
     // No request comes with a handle.
-    handle?.close?.();
+    (handle?.destroy ?? handle?.close)?.call(handle);
   }
 
   #onRequest(link, message) {
