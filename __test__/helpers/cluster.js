@@ -4,7 +4,7 @@
 
 const EventEmitter = require('node:events');
 const net = require('node:net');
-const { setUpPrimary } = require('../../lib/cluster/primary');
+const { setUpPrimary } = require('../../lib/cluster/face');
 const { ROOT, fixture } = require('./run');
 
 const { once } = EventEmitter;

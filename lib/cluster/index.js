@@ -4,7 +4,7 @@
 
 const EventEmitter = require('node:events');
 const stock = require('node:cluster');
-const { setUpPrimary } = require('./primary');
+const { setUpPrimary } = require('./face');
 
 let own;
 let isInstalled = false;

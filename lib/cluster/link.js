@@ -5,11 +5,13 @@
 const dispatcher = require('./dispatcher');
 const { channelOf } = require('../ipc');
 const { adoptDescriptor } = require('../ipc/native_handle');
+const { validateBoolean, validateInteger } = require('../validators');
 
 const QUIETLY = { swallowErrors: true };
 // The layout of lane and scoreboard, as the worker's environment names it.
 const LANE_VERSION = 1;
 const DEFAULT_WEIGHT = 1;
+const MAX_WEIGHT = 65535;
 
 let sequence = 0;
 
@@ -46,16 +48,26 @@ class Link {
     channelOf(this.worker.process)?.cutOff(why);
   }
 
-  setWeight(weight, draining) {
+  setWeight(weight) {
+    validateInteger(weight, 'worker.weight', 1, MAX_WEIGHT);
     this.weight = weight;
+    this.#tellDispatcher();
+  }
+
+  setDraining(draining) {
+    validateBoolean(draining, 'worker.draining');
     this.draining = draining;
-    this.#isIntroduced = true;
-    dispatcher.setWorker(this.id, weight, draining);
+    this.#tellDispatcher();
   }
 
   /** Tells the dispatcher what it must know before it gives the worker its first connection. */
   introduce() {
-    if (!this.#isIntroduced) this.setWeight(this.weight, this.draining);
+    if (!this.#isIntroduced) this.#tellDispatcher();
+  }
+
+  #tellDispatcher() {
+    this.#isIntroduced = true;
+    dispatcher.setWorker(this.id, this.weight, this.draining);
   }
 
   /** The worker knows lanes: opens one and sends it the other end. Without one it is as stock. */

@@ -8,7 +8,8 @@ const { EACCES, bindDatagram, bindHandle } = require('./bind');
 const dispatcher = require('./dispatcher');
 const { DispatchedListener } = require('./dispatched_listener');
 const { isDatagram } = require('./messages');
-const { POLICIES, place, policyName, policyTable } = require('./policies');
+const { POLICIES } = require('./policies');
+const { place, policyName, policyTable } = require('./scheduling');
 const { SharedListener } = require('./shared_listener');
 
 const DEFAULT_GRACE_MS = 10_000;

@@ -1,17 +1,17 @@
 'use strict';
-// The primary's half of the cluster: puts fork(), setupPrimary() and the rest onto an event emitter,
-// and turns what happens to workers and what they say into states and events in Node's order.
+// The primary at work: what happens to workers and what they say becomes states and events, in
+// Node's order. Sockets are listeners.js's, the way to one worker is link.js's.
 
 const EventEmitter = require('node:events');
 const { channelOf } = require('../ipc');
 const { ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE } = require('../errors');
-const { validateObject, validatePort, validateString } = require('../validators');
 const { Link } = require('./link');
 const { Listeners } = require('./listeners');
 const { normalized, requestOf } = require('./messages');
-const { POLICIES, initialPolicy, place, policyNumber } = require('./policies');
+const { POLICIES } = require('./policies');
+const { policyNumber, userPlace } = require('./scheduling');
 const { mergeSettings } = require('./settings');
-const stats = require('./stats');
+const { collect } = require('./stats');
 const { Worker, links } = require('./worker_class');
 const { forkWorker } = require('./worker_process');
 
@@ -25,26 +25,9 @@ class Primary {
   constructor(cluster) {
     this.#cluster = cluster;
     this.#listeners = new Listeners(() => cluster.settings);
-    Object.assign(cluster, POLICIES, {
-      isWorker: false,
-      isMaster: true,
-      isPrimary: true,
-      Worker,
-      workers: {},
-      settings: {},
-      schedulingPolicy: initialPolicy(),
-      setupPrimary: (options) => this.#setUp(options),
-      fork: (env) => this.#fork(env),
-      disconnect: (callback) => this.#disconnect(callback),
-      broadcast: (message) => this.#broadcast(message),
-      stats: () => stats.collect(this.#links()),
-      listeningSockets: () => this.#listeners.describe(),
-      setScheduler: (policy, at) => this.#setScheduler(policy, at),
-    });
-    cluster.setupMaster = cluster.setupPrimary;
   }
 
-  #setUp(options) {
+  setupPrimary(options) {
     const cluster = this.#cluster;
     cluster.settings = mergeSettings(cluster.settings, options);
     if (!this.#isSetUp) this.#setUpOnce();
@@ -69,9 +52,9 @@ class Primary {
     }
   }
 
-  #fork(env) {
+  fork(env) {
     const cluster = this.#cluster;
-    this.#setUp();
+    this.setupPrimary();
     const id = ++this.#lastId;
     const { uid } = cluster.settings;
     const worker = new Worker({ id, process: forkWorker(id, cluster.settings, env) });
@@ -134,7 +117,7 @@ class Primary {
     this.#remove(link.worker);
   }
 
-  #disconnect(callback) {
+  disconnect(callback) {
     const workers = Object.values(this.#cluster.workers);
     if (workers.length === 0) process.nextTick(() => this.#intercom.emit('disconnect'));
     for (const worker of workers) {
@@ -199,13 +182,21 @@ class Primary {
     this.#listeners.allReady(link);
   }
 
+  stats() {
+    return collect(this.#links());
+  }
+
+  listeningSockets() {
+    return this.#listeners.describe();
+  }
+
   #links() {
     const workers = Object.values(this.#cluster.workers);
     return workers.map((worker) => links.get(worker)).filter((link) => link !== undefined);
   }
 
   // Serialised once for each codec in use, which is one unless the settings have changed meanwhile.
-  #broadcast(message) {
+  broadcast(message) {
     if (message === undefined || typeof message === 'function' || typeof message === 'symbol') {
       const expected = ['string', 'object', 'number', 'boolean'];
       throw new ERR_INVALID_ARG_TYPE('message', expected, message);
@@ -223,7 +214,7 @@ class Primary {
   }
 
   // For all listeners, or for those at one port or path; also for those to come.
-  #setScheduler(policy, at) {
+  setScheduler(policy, at) {
     const number = policyNumber(policy, 'policy');
     if (number === POLICIES.SCHED_NONE) {
       const reason = 'is settled when a socket is bound: use the scheduling setting';
@@ -233,8 +224,7 @@ class Primary {
       this.#cluster.schedulingPolicy = number;
       this.#listeners.setPolicy(number);
     } else {
-      validateObject(at, 'at');
-      this.#listeners.setPolicyAt(placeOf(at), number);
+      this.#listeners.setPolicyAt(userPlace(at), number);
     }
   }
 }
@@ -249,19 +239,4 @@ function describe({ addressType, address, port, fd }) {
   return { addressType, address, port, fd };
 }
 
-/** The place meant by { port } or { path }. */
-function placeOf({ port, path }) {
-  if (path !== undefined) {
-    validateString(path, 'at.path');
-    return place({ port: -1, address: path });
-  }
-  return place({ port: validatePort(port, 'at.port') });
-}
-
-/** Makes `cluster`, an event emitter, the primary's cluster object, and returns it. */
-function setUpPrimary(cluster) {
-  new Primary(cluster);
-  return cluster;
-}
-
-module.exports = { setUpPrimary };
+module.exports = { Primary };

@@ -2,7 +2,7 @@
 // cluster.settings: Node's defaults, what setupPrimary() is given, and checks of what brood adds.
 
 const { validateFunction, validateNumber } = require('../validators');
-const { policyTable } = require('./policies');
+const { policyTable } = require('./scheduling');
 
 /** Checks the settings that only brood has; those of Node are checked where a worker is forked. */
 function validateOwn({ listen, listenerGrace, scheduling }) {

@@ -3,9 +3,6 @@
 
 const EventEmitter = require('node:events');
 const { Worker: StockWorker } = require('node:cluster');
-const { validateBoolean, validateInteger } = require('../validators');
-
-const MAX_WEIGHT = 65535;
 
 // What the primary keeps of each worker; a Worker that somebody else has made has none.
 const links = new WeakMap();
@@ -72,9 +69,7 @@ Object.defineProperties(Worker.prototype, {
       return links.get(this)?.weight;
     },
     set(weight) {
-      validateInteger(weight, 'worker.weight', 1, MAX_WEIGHT);
-      const link = links.get(this);
-      link?.setWeight(weight, link.draining);
+      links.get(this)?.setWeight(weight);
     },
   },
   /** A draining worker keeps its connections and gets no new ones. */
@@ -84,9 +79,7 @@ Object.defineProperties(Worker.prototype, {
       return links.get(this)?.draining;
     },
     set(draining) {
-      validateBoolean(draining, 'worker.draining');
-      const link = links.get(this);
-      link?.setWeight(link.weight, draining);
+      links.get(this)?.setDraining(draining);
     },
   },
 });
