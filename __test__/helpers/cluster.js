@@ -16,6 +16,9 @@ const WORKERS = [
   ['brood', REGISTER],
 ];
 
+// Each primary listens to this process once, for its whole life.
+process.setMaxListeners(0);
+
 const open = new Set();
 let lastId = 0;
 

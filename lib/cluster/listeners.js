@@ -21,8 +21,10 @@ class Listeners {
   #settings;
   // What setScheduler() said of single places.
   #policies = new Map();
-  #byKey = new Map();
+  // What a worker asks for -> the listener that others who ask for the same share.
+  #byRequest = new Map();
   #all = new Set();
+  #lastKey = 0;
   // Listeners whose last worker has crashed -> { link, timer }: that worker, and the end of the grace.
   #kept = new Map();
 
@@ -33,24 +35,24 @@ class Listeners {
 
   /** Answers a worker's request for a socket; `reply(fields, handle)` is called once. */
   query(link, message, reply) {
-    const key = keyOf(message);
     let isAllowed = false;
     try {
       isAllowed = this.#isAllowed(link, message);
     } finally {
       // The worker has its answer also when the user's function has thrown.
-      if (!isAllowed) reply({ errno: EACCES, key, data: message.data });
+      if (!isAllowed) reply({ errno: EACCES, data: message.data });
     }
     if (!isAllowed) return;
-    const known = this.#byKey.get(key);
-    const listener = known === undefined || known.has(link) ? this.#create(key, message) : known;
-    if (known === undefined) this.#byKey.set(key, listener);
+    const request = keyOf(message);
+    const known = this.#byRequest.get(request);
+    const listener = known === undefined || known.has(link) ? this.#create(message) : known;
+    if (known === undefined) this.#byRequest.set(request, listener);
     this.#use(listener);
     listener.data ||= message.data;
     listener.add(link, (errno, fields, handle) => {
       if (errno) this.#discard(listener);
-      else this.#byKey.set(key, listener);
-      reply({ errno, key, data: listener.data, ...fields }, handle);
+      else this.#byRequest.set(request, listener);
+      reply({ errno, key: listener.key, data: listener.data, ...fields }, handle);
     });
   }
 
@@ -61,8 +63,10 @@ class Listeners {
     return listen === undefined || listen({ address, port, addressType, fd }, link.worker) === true;
   }
 
-  #create(key, message) {
+  #create(message) {
     this.#makeRoom(message);
+    // What the worker calls it. A worker may ask for one address again before it has let go of it.
+    const key = `${++this.#lastKey}:${keyOf(message)}`;
     const request = { ...message, address: shortest(message), ...activated(message) };
     const at = place(message);
     const policy = this.#policyFor(at);
@@ -149,7 +153,9 @@ class Listeners {
   #discard(listener) {
     this.#use(listener);
     this.#all.delete(listener);
-    if (this.#byKey.get(listener.key) === listener) this.#byKey.delete(listener.key);
+    for (const [request, known] of this.#byRequest) {
+      if (known === listener) this.#byRequest.delete(request);
+    }
     listener.close();
   }
 
