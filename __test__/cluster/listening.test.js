@@ -176,6 +176,18 @@ describe.each(CASES)('%s workers, policy %s:', (_, policy, execArgv) => {
     expect(cluster.listeningSockets()).toEqual([]);
   });
 
+  test("TLS: the servers of one port share the keys of their clients' tickets", async () => {
+    const { fork } = start();
+    const keys = [];
+    for (let i = 0; i < 3; i++) {
+      const worker = await fork();
+      await ask(worker, 'listen', { kind: 'tls', at: { port: 0 } });
+      keys.push(await ask(worker, 'ticketKeys'));
+    }
+    expect(keys[0]).toMatch(/^[0-9a-f]{96}$/);
+    expect(keys).toEqual(Array(3).fill(keys[0]));
+  });
+
   test('HTTP and HTTP/2', async () => {
     const { fork } = start();
     const worker = await fork();

@@ -3,7 +3,6 @@
 // One channel of the addon as an object: what `channel` code in this folder holds instead of a
 // number. Sends gather within a turn of the event loop; completions come back in order.
 
-
 const binding = require('../binding');
 const { errnoException } = require('../errors');
 
