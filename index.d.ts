@@ -189,6 +189,12 @@ export interface BroodClusterSettings extends BroodOptions {
    * replacement. Default 10000; 0 is Node's behaviour, Infinity keeps it until cluster.disconnect().
    */
   listenerGrace?: number | undefined;
+  /**
+   * Which listening socket that the service manager has passed, by name, stands for which port or
+   * path. Sockets that are bound to what a worker asks for need no name.
+   */
+  activation?:
+    { readonly [name: string]: number | string | { port: number; address?: string } } | undefined;
   /** Bytes of the largest message taken from a worker, which is cut off beyond. */
   maxMessageSize?: number | undefined;
 }

@@ -1,9 +1,12 @@
 'use strict';
 // Listening sockets that the service manager has opened and passed to the primary.
 
-/** The descriptor of the socket passed for an address, or undefined: there is none. */
+/** Which passed socket is meant by which address: an object of name -> port or path. */
+function nameActivated() {}
+
+/** The descriptor of the socket passed for a request, or undefined: there is none. */
 function takeActivated() {
   return undefined;
 }
 
-module.exports = { takeActivated };
+module.exports = { nameActivated, takeActivated };

@@ -5,6 +5,7 @@
 const EventEmitter = require('node:events');
 const { channelOf } = require('../ipc');
 const { ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE } = require('../errors');
+const { nameActivated } = require('./activation');
 const { Link } = require('./link');
 const { Listeners } = require('./listeners');
 const { normalized, requestOf } = require('./messages');
@@ -29,9 +30,11 @@ class Primary {
 
   setupPrimary(options) {
     const cluster = this.#cluster;
-    cluster.settings = mergeSettings(cluster.settings, options);
+    const settings = mergeSettings(cluster.settings, options);
+    nameActivated(settings.activation);
+    cluster.settings = settings;
     if (!this.#isSetUp) this.#setUpOnce();
-    process.nextTick((settings) => cluster.emit('setup', settings), cluster.settings);
+    process.nextTick(() => cluster.emit('setup', settings));
   }
 
   // The policy is settled here: a later assignment to schedulingPolicy has no effect.
