@@ -75,7 +75,7 @@ describe.each(CASES)('%s workers, policy %s:', (_, policy, execArgv) => {
     for (const worker of workers) {
       await ask(worker, 'listen', { at: { path: file, readableAll: true, writableAll: true } });
     }
-    expect(fs.statSync(file).mode & 0o777).toBe(0o777);
+    expect(fs.statSync(file).mode & 0o666).toBe(0o666);
     const pids = workers.map((worker) => worker.process.pid);
     for (let i = 0; i < 4; i++) expect(pids).toContain(await whoServes({ path: file }));
     expect(cluster.listeningSockets()).toMatchObject([{ port: null, policy, workers: 2 }]);

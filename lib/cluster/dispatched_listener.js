@@ -71,9 +71,15 @@ class DispatchedListener {
     else this.#dispatchTo(link);
   }
 
-  /** The worker has had the reply, or has no lane after all. */
+  /** A worker with a lane has had the reply. */
   ready(link) {
     if (this.#unready.delete(link)) this.#dispatchTo(link);
+  }
+
+  /** A worker of this listener has lost its lane, and the dispatcher forgotten it. */
+  readmit(link) {
+    this.#unready.delete(link);
+    if (this.#id > 0) this.#dispatchTo(link);
   }
 
   #dispatchTo(link) {

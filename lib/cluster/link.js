@@ -21,6 +21,7 @@ class Link {
   weight = DEFAULT_WEIGHT;
   draining = false;
   #isIntroduced = false;
+  #hasEnded = false;
 
   /**
    * `isForeign`: the worker runs under another user than this process. `leave()` sends it away.
@@ -66,6 +67,7 @@ class Link {
   }
 
   #tellDispatcher() {
+    if (this.#hasEnded) return;
     this.#isIntroduced = true;
     dispatcher.setWorker(this.id, this.weight, this.draining);
   }
@@ -83,16 +85,16 @@ class Link {
     end.close();
   }
 
-  /** The worker could not take its lane, or has lost it. */
+  /** The worker could not take its lane, or has lost it: from here on it is as stock. */
   dropLane() {
-    if (!this.hasLane) return;
     this.hasLane = false;
-    this.forget();
+    this.#isIntroduced = false;
+    dispatcher.forget(this.id);
   }
 
-  /** Nothing the dispatcher holds for the worker is wanted any more. */
-  forget() {
-    this.#isIntroduced = false;
+  /** The process has ended: nothing the dispatcher holds for it is wanted any more. */
+  end() {
+    this.#hasEnded = true;
     dispatcher.forget(this.id);
   }
 }

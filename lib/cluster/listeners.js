@@ -101,9 +101,11 @@ class Listeners {
     }
   }
 
-  /** The worker has no lane after all: it is served as a stock one. */
-  allReady(link) {
-    for (const listener of this.#all) listener.ready(link);
+  /** The worker has no lane any more: it is served as a stock one. */
+  readmit(link) {
+    for (const listener of this.#all) {
+      if (listener.has(link)) listener.readmit(link);
+    }
   }
 
   /** A worker has closed a server. */

@@ -85,7 +85,7 @@ class Primary {
     }
     // The channel may have ended before it was known how the process would.
     if (leavesOnPurpose(worker)) this.#listeners.hasNotCrashed(link);
-    link.forget();
+    link.end();
     worker.exitedAfterDisconnect = Boolean(worker.exitedAfterDisconnect);
     worker.state = 'dead';
     worker.emit('exit', code, signal);
@@ -177,12 +177,12 @@ class Primary {
     // A worker that listens already does so without knowing which listener is which.
     if (act === 'lane' && !this.#listeners.has(link)) link.offerLane(version);
     else if (act === 'ready') this.#listeners.ready(link, listener);
-    else if (act === 'no-lane') this.#withoutLane(link);
+    else if (act === 'no-lane' && link.hasLane) this.#dropLane(link);
   }
 
-  #withoutLane(link) {
+  #dropLane(link) {
     link.dropLane();
-    this.#listeners.allReady(link);
+    this.#listeners.readmit(link);
   }
 
   stats() {

@@ -45,8 +45,9 @@ class SharedListener {
     return this.#workers.delete(link);
   }
 
-  /** The other kind waits for the worker; here the worker has all it needs. */
+  /** The other kind has to do with lanes; here the worker has all it needs. */
   ready() {}
+  readmit() {}
 
   /** Who is served the operating system has decided. */
   setPolicy() {}
