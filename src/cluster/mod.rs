@@ -1,3 +1,8 @@
-//! Handing connections to workers: the decisions, without Node and without system calls.
+//! How connections come to a cluster's workers. Plain Rust without `unsafe`; the system calls are
+//! in `sys`, the policy (events, options, what a worker does with a connection) in `binding` and
+//! `lib/cluster`.
 
+pub mod lane;
+pub mod receiver;
 pub mod scheduler;
+pub mod scoreboard;
