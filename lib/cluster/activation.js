@@ -26,8 +26,7 @@ let targets = new Map();
 /**
  * The sockets passed to this process: { fd, name, given, kind, ... }, the rest as the addon's
  * socketAddress() has it. The first call takes them into possession: the variables leave the
- * environment and the descriptors are kept from programs started later, so it has to come before
- * the first worker.
+ * environment and the descriptors are kept from programs started later.
  */
 function claimActivated() {
   passed ??= claim();
@@ -60,9 +59,11 @@ function describe(fd) {
 
 /**
  * Which passed socket is meant by which address: an object of name -> port, path or
- * `{ port, address }`. A port alone is for requests that name no address or a wildcard.
+ * `{ port, address }`. A port alone is for requests that name no address or a wildcard. To be called
+ * before the first worker is started, also without names, for workers to see nothing of all this.
  */
 function nameActivated(map) {
+  claimActivated();
   const named = new Map();
   if (map !== undefined) {
     validateObject(map, 'settings.activation');
