@@ -301,3 +301,70 @@ describe('in use', () => {
     expect(await answers([socket], once, { close: [0] })).toEqual([0, 0, null]);
   });
 });
+
+/** Starts a primary with `sockets`; resolves when its worker listens at `place`. */
+async function startPrimary(policy, sockets, place, { names = [], activation = {} } = {}) {
+  const args = [JSON.stringify(place), policy, JSON.stringify(activation)];
+  const command = [process.execPath, fixture('activated-primary.js'), ...args];
+  const child = spawn('sh', ['-c', 'LISTEN_PID=$$ exec "$0" "$@"', ...command], {
+    stdio: ['pipe', 'pipe', 'inherit', ...sockets.map(({ fd }) => fd)],
+    env: {
+      ...process.env,
+      LISTEN_FDS: String(sockets.length),
+      LISTEN_FDNAMES: names.join(':'),
+    },
+  });
+  await waitForOutput(child.stdout, /listening/);
+  // Nobody but the primary and its worker accepts from here on.
+  for (const server of opened.splice(0)) server.close();
+  return child;
+}
+
+/** Connects and resolves with what the worker says, and the socket. */
+async function ask(to) {
+  const socket = net.connect(to);
+  const [answer] = await once(socket, 'data');
+  return { socket, ...JSON.parse(answer) };
+}
+
+async function end(child) {
+  child.stdin.end();
+  await once(child, 'close');
+}
+
+describe.each(['SCHED_RR', 'SCHED_NONE'])('in a cluster with %s', (policy) => {
+  test('workers are served by the passed socket and see nothing of how it came', async () => {
+    const passed = await listening({ host: '127.0.0.1' });
+    const { port } = passed;
+    const child = await startPrimary(policy, [passed], { host: '127.0.0.1', port });
+    const { socket, ...answer } = await ask({ port });
+    expect(answer).toEqual({ worker: 1, variables: [] });
+    socket.destroy();
+    await end(child);
+  });
+
+  test('a worker that comes after all have gone is served by it again', async () => {
+    const passed = await listening({ host: '127.0.0.1' });
+    const { port } = passed;
+    const options = { names: ['app'], activation: { app: port } };
+    const child = await startPrimary(policy, [passed], { port }, options);
+    const first = await ask({ port });
+    const again = waitForOutput(child.stdout, /listening/);
+    first.socket.on('error', () => {}).end('end');
+    await again;
+    const second = await ask({ port });
+    expect([first.worker, second.worker]).toEqual([1, 2]);
+    second.socket.destroy();
+    await end(child);
+  });
+});
+
+test('in a cluster a name may stand for another port than that of the socket', async () => {
+  const passed = await listening({ host: '127.0.0.1' });
+  const options = { names: ['app'], activation: { app: 8080 } };
+  const child = await startPrimary('SCHED_RR', [passed], { port: 8080 }, options);
+  const { socket, worker } = await ask({ port: passed.port });
+  expect(worker).toBe(1);
+  socket.destroy();
+  await end(child);
+});
