@@ -67,7 +67,7 @@ for (let i = 0; i < CLIENTS_OF_EACH_KIND; i++) {
   clients.push(client(1), client(REQUESTS_OF_A_CONNECTION));
 }
 
-process.once('message', async () => {
+process.on('message', async () => {
   stopping = true;
   await Promise.all(clients);
   process.send(report);
