@@ -118,11 +118,16 @@ test('a broadcast to workers of both serializations', async () => {
   for (const answer of answers) expect(await answer).toEqual([{ id: 7, result: [] }, undefined]);
 });
 
-test.each([[undefined], [() => {}], [Symbol('x')]])('broadcast(%p) throws', (message) => {
-  const { cluster } = startCluster();
-  expect(() => cluster.broadcast(message)).toThrow(
-    expect.objectContaining({ code: 'ERR_INVALID_ARG_TYPE' }),
-  );
+test.each([
+  [undefined, 'ERR_MISSING_ARGS'],
+  [() => {}, 'ERR_INVALID_ARG_TYPE'],
+  [Symbol('x'), 'ERR_INVALID_ARG_TYPE'],
+  [1n, 'ERR_INVALID_ARG_TYPE'],
+])('broadcast(%p) throws what send() throws', async (message, code) => {
+  const { cluster, fork } = startCluster();
+  const worker = await fork();
+  expect(() => worker.send(message)).toThrow(expect.objectContaining({ code }));
+  expect(() => cluster.broadcast(message)).toThrow(expect.objectContaining({ code }));
 });
 
 test('setScheduler changes one port, or all, now and for those to come', async () => {

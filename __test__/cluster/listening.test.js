@@ -18,6 +18,7 @@ const {
   stopClusters,
   whoServes,
 } = require('../helpers/cluster');
+const { fixture, runNode, waitForOutput } = require('../helpers/run');
 
 let folder;
 beforeAll(() => {
@@ -226,6 +227,24 @@ describe.each(WORKERS)('%s workers:', (name, execArgv) => {
     const inFull = connections.filter(({ pid }) => pid === full.process.pid);
     expect(inFull.length).toBe(1);
     for (const { socket } of connections) socket.destroy();
+  });
+
+  test('no connection is lost that is made while the socket is being bound', async () => {
+    const { fork } = startCluster({ execArgv });
+    const worker = await fork();
+    // A port that is free.
+    const { port } = await ask(worker, 'listen', { at: { port: 0, host: '127.0.0.1' } });
+    await ask(worker, 'close');
+    let found;
+    const hammering = runNode([fixture('hammer.js'), port, 100], {
+      onStart: (child) => (found = waitForOutput(child.stdout, /hammering/)),
+    });
+    await found;
+    await ask(worker, 'listen', { at: { port, host: '127.0.0.1' } });
+    const { stdout } = await hammering;
+    const counts = JSON.parse(stdout.slice(stdout.indexOf('{')));
+    expect(counts.silent).toBe(0);
+    expect(counts.answered).toBe(counts.connected);
   });
 
   test('two primaries may not have one port', async () => {

@@ -83,6 +83,7 @@ class DispatchedListener {
   }
 
   #dispatchTo(link) {
+    if (!link.isAlive) return;
     link.introduce();
     dispatcher.add(this.#id, link.id, link.channelId);
   }

@@ -37,6 +37,11 @@ class Link {
     return channelOf(this.worker.process)?.native.id ?? 0;
   }
 
+  /** Whether it can be given connections at all. */
+  get isAlive() {
+    return !this.#hasEnded && this.channelId !== 0;
+  }
+
   /** Sends one of the cluster's own messages. A worker that is gone is told of by its events. */
   send(fields, handle) {
     const { process } = this.worker;

@@ -69,12 +69,7 @@ class Listeners {
     const key = `${++this.#lastKey}:${keyOf(message)}`;
     const request = { ...message, address: shortest(message), ...activated(message) };
     const at = place(message);
-    const policy = this.#policyFor(at);
-    let listener;
-    if (isDatagram(message)) listener = new SharedListener(key, request, bindDatagram);
-    else if (policy === POLICIES.SCHED_NONE)
-      listener = new SharedListener(key, request, bindHandle);
-    else listener = new DispatchedListener(key, request, policy);
+    const listener = newListener(key, request, this.#policyFor(at));
     listener.place = at;
     this.#all.add(listener);
     return listener;
@@ -165,10 +160,10 @@ class Listeners {
     for (const listener of this.#kept.keys()) this.#discard(listener);
   }
 
-  /** Sets the policy of every listener, now and in future. */
+  /** Sets the policy of every listener, and of those to come that the settings say nothing of. */
   setPolicy(policy) {
     this.defaultPolicy = policy;
-    for (const at of this.#policies.keys()) this.#policies.set(at, policy);
+    this.#policies.clear();
     for (const listener of this.#all) listener.setPolicy(policy);
   }
 
@@ -187,6 +182,13 @@ class Listeners {
       return { address, port, policy: policyName(listener.policy), workers, accepted, waiting };
     });
   }
+}
+
+/** Datagrams have no connections that could be shared out. */
+function newListener(key, request, policy) {
+  if (isDatagram(request)) return new SharedListener(key, request, bindDatagram);
+  if (policy === POLICIES.SCHED_NONE) return new SharedListener(key, request, bindHandle);
+  return new DispatchedListener(key, request, policy);
 }
 
 /** Requests with one key share a socket. Each of a worker's servers on port 0 has its own. */

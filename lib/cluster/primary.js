@@ -3,8 +3,8 @@
 // Node's order. Sockets are listeners.js's, the way to one worker is link.js's.
 
 const EventEmitter = require('node:events');
-const { channelOf } = require('../ipc');
-const { ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE } = require('../errors');
+const { channelOf, checkMessage } = require('../ipc');
+const { ERR_INVALID_ARG_VALUE } = require('../errors');
 const { nameActivated } = require('./activation');
 const { Link } = require('./link');
 const { Listeners } = require('./listeners');
@@ -200,10 +200,7 @@ class Primary {
 
   // Serialised once for each codec in use, which is one unless the settings have changed meanwhile.
   broadcast(message) {
-    if (message === undefined || typeof message === 'function' || typeof message === 'symbol') {
-      const expected = ['string', 'object', 'number', 'boolean'];
-      throw new ERR_INVALID_ARG_TYPE('message', expected, message);
-    }
+    checkMessage(message);
     const encoded = new Map();
     let reached = 0;
     for (const { worker } of this.#links()) {
@@ -216,7 +213,7 @@ class Primary {
     return reached;
   }
 
-  // For all listeners, or for those at one port or path; also for those to come.
+  // For all listeners, or for those at one port or path, now and in future.
   setScheduler(policy, at) {
     const number = policyNumber(policy, 'policy');
     if (number === POLICIES.SCHED_NONE) {

@@ -267,6 +267,7 @@ function emitMessage(channel, message, handle, internal) {
   channel.emit(message, handle, internal);
 }
 
+// Throws unless send() can take it.
 function checkMessage(message) {
   if (message === undefined) throw new ERR_MISSING_ARGS('message');
   if (!SENDABLE.includes(typeof message)) {
@@ -350,4 +351,4 @@ function channelOf(target) {
   return channels.get(target);
 }
 
-module.exports = { channelOf, setupChannel };
+module.exports = { channelOf, checkMessage, setupChannel };

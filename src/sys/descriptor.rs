@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, UnixAddr};
 use nix::sys::socket::{getsockname, getsockopt, sockopt};
 use nix::sys::stat::{FileStat, fstat};
@@ -39,6 +39,15 @@ pub fn duplicate(fd: RawFd) -> Result<OwnedFd, Errno> {
     let duplicate = fcntl(source, FcntlArg::F_DUPFD_CLOEXEC(0))?;
     // SAFETY: fcntl returned a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
+}
+
+/// Makes reads, writes and accepts through this open file return at once.
+///
+/// # Errors
+/// Of fcntl(2).
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
 }
 
 /// The kinds of socket Node has a native handle for.
