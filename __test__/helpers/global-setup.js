@@ -7,6 +7,7 @@ const { once } = require('node:events');
 const fs = require('node:fs');
 
 const brood = require('../..');
+const binding = require('../../lib/binding');
 const { RUN_MARK } = require('./system');
 const { takeStock } = require('./leaks');
 
@@ -16,7 +17,10 @@ module.exports = async () => {
   globalThis[Symbol.for('brood.test.before')] = takeStock();
 };
 
-/** Node and brood open some descriptors at first use and keep them: for signals, for children. */
+/**
+ * Node and brood open some descriptors at first use and keep them: for signals, for children, for
+ * the cluster's dispatcher.
+ */
 async function openWhatIsKept() {
   stock.execFileSync('true');
   // Numbers from 64 on make brood open the few low ones that it lends to children.
@@ -25,4 +29,6 @@ async function openWhatIsKept() {
     await once(cp.spawn('true', { stdio: [many.at(-1), 'ignore', 'ignore'] }), 'close');
   }
   many.forEach((fd) => fs.closeSync(fd));
+  binding.dispatcherWorker(0, 1, false);
+  binding.dispatcherForget(0);
 }
