@@ -108,7 +108,7 @@ function gridLine(axis, tick, bottom) {
 }
 
 function draw(line, axis, y) {
-  const label = [text(20, y + 4, line.id), text(64, y + 4, shorten(line.work, 62))];
+  const label = [text(20, y + 4, line.id), text(64, y + 4, shorten(line.work, 64))];
   if (line.missing) return [...label, text(axis.x(1) + 8, y + 4, line.missing, 'quiet')];
   const [low, high] = line.spread.map(axis.x);
   return [

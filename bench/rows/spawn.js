@@ -60,7 +60,7 @@ async function rateLarge({ childProcess, quick }) {
   return { rate: await perSecond(childProcess, quick ? 32 : 96, 16), held: held.length };
 }
 
-/** Processor time of one spawn, of each of `segments` runs of SEGMENT, and the time of each. */
+/** Medians of what one spawn takes up to its end and of its processor time, over `segments`. */
 async function toExit(cp, segments) {
   const times = [];
   const cpu = [];
@@ -73,23 +73,34 @@ async function toExit(cp, segments) {
     }
     cpu.push(cpuSince(before) / SEGMENT);
   }
-  return { times, cpu };
+  return { time: median(times), cpu: median(cpu) };
 }
 
-// None before and none after, so that a drift of the machine is in both sides of the comparison.
-async function withLiveChildren({ childProcess: cp, quick }) {
-  const segments = quick ? 3 : 20;
-  await toExit(cp, 3);
-  const before = await toExit(cp, segments);
+async function amongLive(cp, segments) {
   const live = Array.from({ length: LIVE }, () => cp.spawn('/bin/sleep', ['1000'], IGNORE));
-  await toExit(cp, 1);
-  const among = await toExit(cp, segments * 2);
+  const cost = await toExit(cp, segments);
   const ends = live.map((child) => once(child, 'exit'));
   for (const child of live) child.kill('SIGKILL');
   await Promise.all(ends);
-  const after = await toExit(cp, segments);
-  const slowdown = (what) => median(among[what]) / median([...before[what], ...after[what]]);
-  return { time: slowdown('times'), cpu: slowdown('cpu') };
+  return cost;
+}
+
+// In turns with and without them, and each time with them compared to the two without beside it:
+// spawns become cheaper for thousands of times while V8 compiles, and the machine drifts.
+async function withLiveChildren({ childProcess: cp, quick }) {
+  const segments = quick ? 3 : 12;
+  await toExit(cp, quick ? 6 : 40);
+  const slowdowns = { time: [], cpu: [] };
+  let before = await toExit(cp, segments);
+  for (let turn = 0; turn < (quick ? 2 : 5); turn++) {
+    const among = await amongLive(cp, segments);
+    const after = await toExit(cp, segments);
+    for (const what of ['time', 'cpu']) {
+      slowdowns[what].push(among[what] / ((before[what] + after[what]) / 2));
+    }
+    before = after;
+  }
+  return { time: median(slowdowns.time), cpu: median(slowdowns.cpu) };
 }
 
 /** posix_spawn, without JavaScript. */
