@@ -15,7 +15,7 @@ function digits(number) {
   const size = Math.abs(number);
   if (size >= 99.95) return number.toFixed(0);
   if (size >= 9.995) return number.toFixed(1);
-  if (size >= 0.9995 || number === 0) return number.toFixed(2);
+  if (size >= 0.995 || number === 0) return number.toFixed(2);
   return number.toPrecision(2);
 }
 

@@ -27,7 +27,7 @@ function describe(node) {
 function sentence(machine, runs) {
   return (
     `Node ${machine.node}, libuv ${machine.libuv}, ${machine.cpus} CPUs (${machine.cpu}), ` +
-    `Linux ${machine.kernel}, ${machine.date}: medians of ${runs} runs of each.`
+    `Linux ${machine.kernel}, ${machine.date}: medians of ${runs} pairs.`
   );
 }
 

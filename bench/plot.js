@@ -10,8 +10,8 @@ const WIDTH = 1040;
 const LINE = 24;
 const TOP = 104;
 const BOTTOM = 40;
-const LEFT = 500;
-const RIGHT = 130;
+const LEFT = 460;
+const RIGHT = 100;
 
 const STYLE = `
   svg { color-scheme: light dark; }
@@ -87,7 +87,7 @@ function axisFor(lines) {
   const low = Math.log10(Math.min(0.5, ...known)) - 0.05;
   const high = Math.log10(Math.max(2, ...known)) + 0.05;
   const x = (factor) => LEFT + ((Math.log10(factor) - low) / (high - low)) * (WIDTH - LEFT - RIGHT);
-  const steps = high - low > 3 ? [1] : [1, 2, 5];
+  const steps = high - low > 4 ? [1] : [1, 2, 5];
   const ticks = [];
   for (let decade = Math.floor(low); decade <= high; decade++) {
     for (const step of steps) {
@@ -108,7 +108,7 @@ function gridLine(axis, tick, bottom) {
 }
 
 function draw(line, axis, y) {
-  const label = [text(20, y + 4, line.id), text(64, y + 4, shorten(line.work, 64))];
+  const label = [text(20, y + 4, line.id), text(64, y + 4, shorten(line.work, 58))];
   if (line.missing) return [...label, text(axis.x(1) + 8, y + 4, line.missing, 'quiet')];
   const [low, high] = line.spread.map(axis.x);
   return [
@@ -126,11 +126,7 @@ function legend() {
     `<circle class="${verdict}" cx="${26 + i * 80}" cy="${y - 4}" r="5"/>`,
     text(38 + i * 80, y, verdict),
   ]);
-  return [
-    ...dots,
-    vertical(270, y - 12, y + 4, 'limit'),
-    text(280, y, 'limit, without JavaScript on one side'),
-  ];
+  return [...dots, vertical(270, y - 12, y + 4, 'limit'), text(280, y, 'limit, see the table')];
 }
 
 function text(x, y, words, style = '', anchor = 'start') {

@@ -44,8 +44,8 @@ function cells(result) {
 function forScale({ others, limit, lost }) {
   const parts = Object.entries(others).map(([name, { failed, value, ratio: ours }]) => {
     if (failed) return `${name} failed: ${failed}`;
-    const relation = name === limit?.name ? `, brood at ${ratio(ours)} of it` : '';
-    return `${name} ${amount(value)}${relation}`;
+    if (name !== limit?.name) return `${name} ${amount(value)}`;
+    return `limit (${name}) ${amount(value)}, brood at ${ratio(ours)} of it`;
   });
   if (lost) parts.push(`lost: stock ${lost.stock}, brood ${lost.brood}`);
   return parts.join('; ');

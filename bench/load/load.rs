@@ -130,12 +130,11 @@ impl Load {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(_) => true,
         };
-        let right = is_right(&exchange.answer);
-        let over = closed || (self.keep_alive && right);
+        let over = closed || (self.keep_alive && is_whole(&exchange.answer));
         if !over {
             return Ok(());
         }
-        if right {
+        if is_right(&exchange.answer) {
             self.answered += 1;
         } else {
             self.errors += 1;
@@ -168,6 +167,18 @@ impl Exchange {
         self.answer.extend_from_slice(&block[..bytes]);
         Ok(bytes == 0)
     }
+}
+
+/// Whether as much has come as the head announces.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("Content-Length: "));
+    length.and_then(|length| length.parse().ok()) == Some(body.len())
 }
 
 /// Whether it is the whole answer and the expected one.

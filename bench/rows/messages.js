@@ -224,7 +224,7 @@ module.exports = [
     comparisons: [
       {
         id: 'S9',
-        work: 'the same with busy polling',
+        work: 'round trip of one small message, busy polling',
         target: '1/5 both ends, 1/3 towards a stock child',
       },
     ],

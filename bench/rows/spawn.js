@@ -141,7 +141,7 @@ module.exports = [
       },
       {
         id: 'S2',
-        work: 'the same, as multiple of the time without them',
+        work: 'the same, against without them',
         figure: 'growth',
         unit: 'x',
         better: 'less',
@@ -186,7 +186,7 @@ module.exports = [
     comparisons: [
       {
         id: 'S4',
-        work: 'spawn to exit among 1000 live children, as multiple of the time without them',
+        work: 'spawn to exit among 1000 live children, against none',
         figure: 'time',
         unit: 'x',
         better: 'less',
@@ -195,7 +195,7 @@ module.exports = [
       },
       {
         id: 'S4',
-        work: 'its processor time, likewise',
+        work: 'its processor time, against none',
         figure: 'cpu',
         unit: 'x',
         better: 'less',

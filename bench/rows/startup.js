@@ -53,7 +53,7 @@ module.exports = [
     comparisons: [
       {
         id: 'S16',
-        work: "require('brood') and child_process, cluster, net, dgram, against these alone",
+        work: "require('brood') over child_process, cluster, net, dgram",
         figure: 'time',
         unit: 'ms',
         better: 'less',
@@ -62,7 +62,7 @@ module.exports = [
       },
       {
         id: 'S16',
-        work: 'its memory, likewise',
+        work: 'its memory',
         figure: 'memory',
         unit: 'MB',
         better: 'less',
