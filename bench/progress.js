@@ -44,7 +44,7 @@ class Progress {
     const about = done > 0 ? `, about ${clock((seconds / done) * (this.#total - done))} left` : '';
     const line = `${this.#begun}/${this.#total} ${this.#now}  (${clock(seconds)}${about})`;
     this.#clear();
-    process.stderr.write(line.slice(0, (process.stderr.columns ?? 80) - 1));
+    process.stderr.write(line.slice(0, (process.stderr.columns || 80) - 1));
   }
 
   #clear() {

@@ -40,6 +40,9 @@ function readOptions() {
   });
   const runs = Number(values.runs ?? (values.quick ? 3 : 7));
   if (!Number.isInteger(runs) || runs < 1) throw new Error('--runs takes a number from 1 on');
+  if (values['write-docs'] && (values.quick || values.only !== undefined)) {
+    throw new Error('--write-docs takes all rows in full: neither --only nor --quick');
+  }
   return { ...values, runs };
 }
 

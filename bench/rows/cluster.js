@@ -66,7 +66,7 @@ module.exports = [
         target: 'the rate of SCHED_NONE',
         reached: ({ limit }) => limit?.ratio >= 0.98,
       }),
-      cpu("the primary's processor time for a connection, stock workers", {
+      cpu('processor time of the primary for one, stock workers', {
         limit: 'Rust, stock workers',
         target: '1/2 of stock',
         reached: ({ ratio }) => ratio <= 0.5,
