@@ -35,6 +35,7 @@ async function blockedSmall({ childProcess, quick }) {
 
 async function blockedLarge({ childProcess, quick }) {
   const count = quick ? 10 : 50;
+  await blocked(childProcess, count);
   const small = await blocked(childProcess, count);
   const held = ballast(2);
   const large = await blocked(childProcess, count);
