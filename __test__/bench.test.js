@@ -8,6 +8,7 @@ const path = require('node:path');
 
 const { ROOT, runNode } = require('./helpers/run');
 const { withSection } = require('../bench/docs');
+const { summarize } = require('../bench/summarize');
 
 const RUN = path.join(ROOT, 'bench', 'run.js');
 
@@ -64,9 +65,21 @@ exec "${process.execPath}" "$@"
 });
 
 test('a row that does not exist is refused in one sentence', async () => {
-  const { code, stderr } = await runNode([RUN, '--only', 'S99']);
+  const { code, stderr } = await runNode([RUN, '--only', 'S16,S99']);
   expect(code).toBe(1);
   expect(stderr).toBe('there is no row S99\n');
+});
+
+test('brood is ahead or behind only where most pairs agree, whichever way is better', () => {
+  const verdict = (better, ...ratios) => {
+    const row = { comparisons: [{ id: 'S0', figure: 'time', better }] };
+    const runs = ratios.map((ratio) => ({ stock: { time: 10 }, brood: { time: 10 * ratio } }));
+    return summarize(row, { runs, errors: {} }, {})[0].verdict;
+  };
+  expect(verdict('less', 0.5, 0.6, 0.7, 0.8, 1.5)).toBe('ahead');
+  expect(verdict('less', 0.5, 1.2, 1.1, 1.3, 1.5)).toBe('behind');
+  expect(verdict('less', 0.9, 0.8, 1.1, 1.2)).toBe('even');
+  expect(verdict('more', 0.5, 1.2, 1.1, 1.3, 1.5)).toBe('ahead');
 });
 
 test('a part of the rows, or quick ones, do not get into the docs', async () => {

@@ -38,7 +38,7 @@ async function measure(row, { runs, node, quick, progress }) {
 }
 
 async function measureOnce(row, name, node, quick) {
-  const args = [...(row.nodeArgs ?? []), path.join(__dirname, 'one.js'), row.id, name];
+  const args = [path.join(__dirname, 'one.js'), row.id, name];
   const env = { ...process.env, BENCH_QUICK: quick ? '1' : '' };
   for (const variable of UNWANTED) delete env[variable];
   const { code, signal, stdout, stderr, late } = await collect(node, args, env);
@@ -56,12 +56,13 @@ function collect(node, args, env) {
     child[name].setEncoding('utf8').on('data', (text) => (output[name] += text));
   }
   return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    if (child.pid === undefined) return;
     running.add(child.pid);
     const timer = setTimeout(() => {
       output.late = true;
       killGroup(child.pid);
     }, LIMIT_MS);
-    child.once('error', reject);
     child.once('exit', () => {
       clearTimeout(timer);
       killGroup(child.pid);

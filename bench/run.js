@@ -49,12 +49,11 @@ function readOptions() {
 /** The rows of `--only`, which names rows (S12) or parts of one (S3a). */
 function choose(only) {
   if (only === undefined) return rows;
-  const wanted = new Set(only.split(','));
-  const isWanted = ({ id, comparisons }) =>
-    wanted.has(id) || comparisons.some((c) => wanted.has(c.id));
-  const chosen = rows.filter(isWanted);
-  if (chosen.length === 0) throw new Error(`there is no row ${only}`);
-  return chosen;
+  const wanted = only.split(',');
+  const namesOf = ({ id, comparisons }) => [id, ...comparisons.map((comparison) => comparison.id)];
+  const unknown = wanted.find((name) => !rows.some((row) => namesOf(row).includes(name)));
+  if (unknown !== undefined) throw new Error(`there is no row ${unknown}`);
+  return rows.filter((row) => namesOf(row).some((name) => wanted.includes(name)));
 }
 
 async function measureAll(chosen, options, machine) {

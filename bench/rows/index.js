@@ -6,7 +6,6 @@
 //   contestants   name -> { uses: 'stock' or 'brood', measure(context) }; measure resolves with
 //                 figures by name (see one.js for the context). `lost`, if there, counts losses.
 //   programs      true when a contestant needs the programs in Rust
-//   nodeArgs      flags for the process that measures
 //   comparisons   the lines of the table: { id, work, figure, unit, better: 'more' or 'less',
 //                 stock, brood, limit, others: names of contestants (stock and brood are called so
 //                 unless said otherwise), losses: whether to show them,

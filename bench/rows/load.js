@@ -8,6 +8,7 @@ const { run, start } = require('../programs');
 
 const CONCURRENT = 32;
 const WARM_UP_SECONDS = 0.5;
+const SECONDS = 3;
 
 /**
  * Warms up and then loads the HTTP server at `port`; resolves with `{ requests, errors, seconds }`,
@@ -17,7 +18,7 @@ async function load(port, { keepAlive = false, quick, begin }) {
   const kind = keepAlive ? 'keep-alive' : 'new-connections';
   const warmUp = await run('load', [port, WARM_UP_SECONDS, CONCURRENT, kind]);
   await begin?.();
-  const result = await run('load', [port, quick ? 1 : 5, CONCURRENT, kind]);
+  const result = await run('load', [port, quick ? 1 : SECONDS, CONCURRENT, kind]);
   if (result.requests === 0) throw new Error(`no request was answered, ${result.errors} failed`);
   return { ...result, errors: warmUp.errors + result.errors };
 }
