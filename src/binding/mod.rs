@@ -9,8 +9,11 @@ mod channel;
 mod command;
 mod descriptor;
 mod diagnostics;
+mod dispatcher;
 mod environment;
+mod lane;
 mod process;
+mod relayed;
 mod spawn_sync;
 mod value;
 
@@ -47,6 +50,8 @@ const AREAS: &[&[Function]] = &[
     channel::FUNCTIONS,
     descriptor::FUNCTIONS,
     diagnostics::FUNCTIONS,
+    dispatcher::FUNCTIONS,
+    lane::FUNCTIONS,
     process::FUNCTIONS,
     spawn_sync::FUNCTIONS,
 ];

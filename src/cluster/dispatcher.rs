@@ -294,7 +294,8 @@ impl Dispatcher {
     }
 
     fn listeners_with_room_besides(&self, worker: u32) -> Vec<u32> {
-        let has_room = |id: &u32| *id != worker && self.workers.get(id).is_some_and(Worker::has_room);
+        let has_room =
+            |id: &u32| *id != worker && self.workers.get(id).is_some_and(Worker::has_room);
         self.listeners
             .values()
             .filter(|listening| listening.may_revoke() && listening.members().iter().any(has_room))

@@ -173,7 +173,11 @@ impl LaneLink {
     }
 
     /// Takes back the offers that `wanted` names and the worker has not begun with.
-    pub fn take_back(&mut self, mut wanted: impl FnMut(&Connection) -> bool, outcome: &mut Outcome) {
+    pub fn take_back(
+        &mut self,
+        mut wanted: impl FnMut(&Connection) -> bool,
+        outcome: &mut Outcome,
+    ) {
         let board = &self.board;
         let mut kept = VecDeque::with_capacity(self.offers.len());
         for offer in self.offers.drain(..) {

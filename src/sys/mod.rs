@@ -7,10 +7,13 @@ pub mod environ;
 pub mod exit;
 pub mod features;
 pub mod launch;
+pub mod listener;
 pub mod null;
 pub mod pidfd;
+pub mod shared_memory;
 pub mod socket;
 pub mod strings;
+pub mod tcp;
 
 mod child;
 mod low;
