@@ -247,9 +247,12 @@ fn make_blocking(fd: RawFd) -> Result<(), c_int> {
     Ok(())
 }
 
+/// Leaves the closing to the exec, where the kernel can: it does that when the parent runs again.
 fn close_the_rest(plan: &Plan, closes_range: bool) {
     let first = plan.slots.len() as c_uint;
-    if closes_range && call!(SYS_close_range, first, c_uint::MAX, 0).is_ok() {
+    let at_exec = libc::CLOSE_RANGE_CLOEXEC; // Linux 5.11
+    let close = |how| call!(SYS_close_range, first, c_uint::MAX, how).is_ok();
+    if closes_range && (close(at_exec) || close(0)) {
         return;
     }
     for &fd in &plan.to_close {
