@@ -20,6 +20,16 @@ let usageFields;
 
 let isCallbackSet = false;
 
+// The arrays that the native side reads the slots from and writes them to, one for each length.
+// Making a typed array for every spawn would cost more than all else that is done here.
+const slotArrays = [];
+const LONGEST_KEPT = 8;
+
+function slotArray(length) {
+  if (length > LONGEST_KEPT) return new Int32Array(length);
+  return (slotArrays[length] ??= new Int32Array(length));
+}
+
 /** What the native side calls when a process has ended, with its Process as `this`. */
 function onProcessExit(exitCode, signalNumber) {
   this.ended();
@@ -60,19 +70,23 @@ class Process {
     const { file, cwd, uid, gid, limits } = options;
     const flags = spawnFlags(options) | (this.#isReferenced ? REFERENCED : 0);
     const directory = typeof cwd === 'string' && cwd !== '' ? cwd : null;
+    // No code but ours may run between here and the copy back: it could spawn, too.
+    const native = slotArray(slots.length);
+    for (let i = 0; i < slots.length; i++) native[i] = slots[i];
     const result = binding.spawn(
       this,
       file,
       argv,
       env,
       directory,
-      slots,
+      native,
       flags,
       uid ?? 0,
       gid ?? 0,
       limits,
       extraEnv,
     );
+    for (let i = 0; i < slots.length; i++) slots[i] = native[i];
     if (result < 0) return result;
     this.#isWatched = true;
     this.pid = result;
