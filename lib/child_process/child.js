@@ -15,7 +15,7 @@ const {
 const { toBlock } = require('./environment');
 const { requireChildPermission } = require('./permission');
 const { ESRCH, Process } = require('./process');
-const { flushStreams, giveAway, parentStream, parseStdio, toSlots } = require('./stdio');
+const { CHANNEL, flushStreams, giveAway, parentStream, parseStdio, toSlots } = require('./stdio');
 const stock = require('./stock');
 
 const EACCES = -13;
@@ -104,7 +104,8 @@ function maybeClose(child) {
 }
 
 function emitSpawn(child) {
-  child.emit('spawn');
+  const isGivenUp = child._handle === null;
+  if (!isGivenUp) child.emit('spawn');
 }
 
 function reportFailure(child, errno) {
@@ -121,11 +122,24 @@ function isReportedLater(errno) {
 let setupChannel;
 
 /**
+ * Loads the channel's code while there is no child yet. Returns 0, or a negative errno when no
+ * descriptor is left to read it with: there would be none for the channel either.
+ */
+function loadChannel() {
+  try {
+    setupChannel ??= require('../ipc').setupChannel;
+    return 0;
+  } catch (error) {
+    if (error.errno !== EMFILE && error.errno !== ENFILE) throw error;
+    return error.errno;
+  }
+}
+
+/**
  * Tells the child of its channel: returns what the native side adds to an environment it takes over
- * unread. Nothing may fail any more once the child is there, so the channel's code is loaded here.
+ * unread.
  */
 function announceChannel(options, ipcFd, serialization) {
-  setupChannel ??= require('../ipc').setupChannel;
   const variables = [
     `NODE_CHANNEL_FD=${ipcFd}`,
     `NODE_CHANNEL_SERIALIZATION_MODE=${serialization}`,
@@ -148,6 +162,8 @@ function environmentBlock(options) {
 function start(child, options, slots, extraEnv) {
   requireChildPermission(options.file);
   if (slots === null) return EINVAL;
+  const errno = slots.includes(CHANNEL) ? loadChannel() : 0;
+  if (errno !== 0) return errno;
   const argv = toBlock(child.spawnargs);
   return child._handle.spawn(options, argv, environmentBlock(options), slots, extraEnv);
 }
@@ -173,7 +189,24 @@ function openStreams(child, entries, slots) {
 function openChannel(child, fd, serialization, maxMessageSize) {
   child._closesNeeded++;
   const onClose = () => maybeClose(child);
-  setupChannel(child, fd, serialization, { onClose, maxMessageSize: maxMessageSize ?? undefined });
+  try {
+    setupChannel(child, fd, serialization, {
+      onClose,
+      maxMessageSize: maxMessageSize ?? undefined,
+    });
+  } catch (error) {
+    // The kernel has no room for one more watched descriptor (ENOMEM, ENOSPC).
+    giveUp(child);
+    throw error;
+  }
+}
+
+/** Ends a child whose start has failed after all: the caller of spawn() never gets to see it. */
+function giveUp(child) {
+  for (const stream of child.stdio) stream?.destroy();
+  child._handle.abandon();
+  child._handle = null;
+  child.pid = undefined;
 }
 
 /** What is known of the start at once; the events come a tick later. */

@@ -13,6 +13,7 @@ const DIE_WITH_PARENT = 8;
 const REFERENCED = 16;
 
 const ESRCH = -3;
+const SIGKILL = 9;
 
 // Filled by the native side before it reports an exit, in the order of process.resourceUsage().
 const usage = new Float64Array(16);
@@ -117,6 +118,13 @@ class Process {
     if (this.#isWatched) binding.processClose(this.pid);
     this.#isWatched = false;
     if (typeof callback === 'function') process.nextTick(() => callback.call(this));
+  }
+
+  /** Ends a process that nobody is to hear of; it is reaped when the event loop comes to it. */
+  abandon() {
+    this.onexit = () => {};
+    this.unref();
+    this.kill(SIGKILL);
   }
 
   /** The native side has reaped the process; its number may belong to another one by now. */

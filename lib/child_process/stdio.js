@@ -150,4 +150,12 @@ function flushStreams(streams) {
   }
 }
 
-module.exports = { expandStdio, flushStreams, giveAway, parentStream, parseStdio, toSlots };
+module.exports = {
+  CHANNEL,
+  expandStdio,
+  flushStreams,
+  giveAway,
+  parentStream,
+  parseStdio,
+  toSlots,
+};
