@@ -193,6 +193,7 @@ function openChannel(child, fd, serialization, maxMessageSize) {
     setupChannel(child, fd, serialization, {
       onClose,
       maxMessageSize: maxMessageSize ?? undefined,
+      isRoomy: true,
     });
   } catch (error) {
     // The kernel has no room for one more watched descriptor (ENOMEM, ENOSPC).

@@ -77,7 +77,8 @@ fn stdio(env: napi_env, slots: napi_value) -> Vec<Stdio> {
     let bytes = unsafe { value::view_bytes(env, slots) }.unwrap_or_default();
     let numbers = bytes.as_chunks().0.iter().map(|n| i32::from_ne_bytes(*n));
     let entries = numbers.map(|number| match number {
-        PIPE | CHANNEL => Stdio::Pipe,
+        PIPE => Stdio::Pipe,
+        CHANNEL => Stdio::Channel,
         number if number <= IGNORE => Stdio::Ignore,
         number => Stdio::Inherit(number),
     });

@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::sockopt::SndBuf;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, setsockopt, socketpair};
 
 use super::candidates::candidates;
 use super::child::Child;
@@ -17,6 +18,10 @@ use crate::sys::environ;
 use crate::sys::launch::{Launched, Plan, Slot, launch};
 use crate::sys::null;
 use crate::sys::strings::Strings;
+
+/// The send buffer of the child's end of a channel, as the kernel counts it: what it grants without
+/// privilege where nothing else is configured, and twice what it gives by itself.
+pub const CHANNEL_ROOM: usize = 2 * 212_992;
 
 /// A child and, for each of its descriptors that is a pipe, our end of it: non-blocking.
 #[derive(Debug)]
@@ -102,10 +107,12 @@ impl Pipes {
             theirs: Vec::with_capacity(stdio.len()),
         };
         for entry in stdio {
-            let (ours, theirs) = match entry {
-                Stdio::Pipe => pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
-                _ => (None, None),
+            let ends = match entry {
+                Stdio::Pipe => Some(pair()?),
+                Stdio::Channel => Some(roomy_pair()?),
+                Stdio::Ignore | Stdio::Inherit(_) => None,
             };
+            let (ours, theirs) = ends.unzip();
             pipes.ours.push(ours);
             pipes.theirs.push(theirs);
         }
@@ -138,6 +145,16 @@ fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+    Ok((ours, theirs))
+}
+
+/// A pair of which the child's end takes [`CHANNEL_ROOM`]; ours is better off with less.
+fn roomy_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (ours, theirs) = pair()?;
+    if getsockopt(&theirs, SndBuf)? < CHANNEL_ROOM {
+        // The kernel doubles what it is given.
+        setsockopt(&theirs, SndBuf, &(CHANNEL_ROOM / 2))?;
+    }
     Ok((ours, theirs))
 }
 
