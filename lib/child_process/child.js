@@ -164,6 +164,7 @@ function start(child, options, slots, extraEnv) {
   if (slots === null) return EINVAL;
   const errno = slots.includes(CHANNEL) ? loadChannel() : 0;
   if (errno !== 0) return errno;
+  if (options.background) child._handle.onstart = (result) => onStart(child, result);
   const argv = toBlock(child.spawnargs);
   return child._handle.spawn(options, argv, environmentBlock(options), slots, extraEnv);
 }
@@ -210,21 +211,39 @@ function giveUp(child) {
   child.pid = undefined;
 }
 
-/** What is known of the start at once; the events come a tick later. */
-function reportStart(child, errno) {
+function publishStart(child, errno) {
   if (errno === 0) {
     if (tracing.end.hasSubscribers) tracing.end.publish({ process: child });
+  } else if (tracing.error.hasSubscribers) {
+    tracing.error.publish({ process: child, error: errnoException(errno, 'spawn') });
+  }
+}
+
+/** What is known of the start at once; the events come a tick later. */
+function reportStart(child, errno, isInBackground) {
+  const isBegun = errno === 0 && isInBackground;
+  if (isBegun) return;
+  publishStart(child, errno);
+  if (errno === 0) {
     process.nextTick(emitSpawn, child);
     return;
   }
-  if (tracing.error.hasSubscribers) {
-    tracing.error.publish({ process: child, error: errnoException(errno, 'spawn') });
-  }
-  if (!isReportedLater(errno)) {
+  if (!isReportedLater(errno) && !isInBackground) {
     child._handle = null;
     throw errnoException(errno, 'spawn');
   }
   process.nextTick(reportFailure, child, errno);
+}
+
+/** The end of a start in the background. */
+function onStart(child, errno) {
+  publishStart(child, errno);
+  if (errno === 0) {
+    child.pid = child._handle.pid;
+    child.emit('spawn');
+  } else {
+    reportFailure(child, errno);
+  }
 }
 
 function setCommand(child, { file, args }) {
@@ -246,9 +265,10 @@ ChildProcess.prototype.spawn = function spawn(options) {
   if (tracing.start.hasSubscribers) tracing.start.publish({ process: this, options });
   const slots = toSlots(entries);
   const errno = start(this, options, slots, extraEnv);
-  reportStart(this, errno);
-  // Without descriptors there are no pipes to make streams of.
-  if (errno === EMFILE || errno === ENFILE) return errno;
+  const isInBackground = Boolean(options.background);
+  reportStart(this, errno, isInBackground);
+  // There are no pipes to make streams of.
+  if (errno === EMFILE || errno === ENFILE || (errno !== 0 && isInBackground)) return errno;
 
   this.pid = this._handle.pid;
   openStreams(this, entries, slots);

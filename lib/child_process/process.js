@@ -11,6 +11,7 @@ const SET_UID = 2;
 const SET_GID = 4;
 const DIE_WITH_PARENT = 8;
 const REFERENCED = 16;
+const BACKGROUND = 32;
 
 const ESRCH = -3;
 const SIGKILL = 9;
@@ -37,6 +38,11 @@ function onProcessExit(exitCode, signalNumber) {
   this.onexit(exitCode, signalName(signalNumber), resourceUsage(usage));
 }
 
+/** What it calls when a start in the background is over: with the process's number or an errno. */
+function onProcessStart(result) {
+  this.started(result);
+}
+
 /** The native side's numbers as an object like the one of process.resourceUsage(). */
 function resourceUsage(numbers) {
   usageFields ??= Object.keys(process.resourceUsage());
@@ -58,18 +64,22 @@ function spawnFlags(options) {
 class Process {
   #isReferenced = true;
   #isWatched = false;
+  // The number of a start in the background that is not over.
+  #launch = 0;
 
   /**
    * Starts the process and returns 0 or a negative errno; `slots` then holds the parent's ends of
-   * pipes.
+   * pipes. In the background it is only begun, and `onstart` gets 0 or a negative errno.
    */
   spawn(options, argv, env, slots, extraEnv) {
     if (!isCallbackSet) {
-      binding.setProcessCallback(onProcessExit, usage);
+      binding.setProcessCallbacks(onProcessExit, onProcessStart, usage);
       isCallbackSet = true;
     }
     const { file, cwd, uid, gid, limits } = options;
-    const flags = spawnFlags(options) | (this.#isReferenced ? REFERENCED : 0);
+    let flags = spawnFlags(options);
+    if (this.#isReferenced) flags |= REFERENCED;
+    if (options.background) flags |= BACKGROUND;
     const directory = typeof cwd === 'string' && cwd !== '' ? cwd : null;
     // No code but ours may run between here and the copy back: it could spawn, too.
     const native = slotArray(slots.length);
@@ -89,32 +99,52 @@ class Process {
     );
     for (let i = 0; i < slots.length; i++) slots[i] = native[i];
     if (result < 0) return result;
-    this.#isWatched = true;
-    this.pid = result;
+    if (options.background) this.#launch = result;
+    else this.#watch(result);
     return 0;
+  }
+
+  #watch(pid) {
+    this.#isWatched = true;
+    this.pid = pid;
+  }
+
+  /** The start in the background is over. */
+  started(result) {
+    this.#launch = 0;
+    if (result > 0) this.#watch(result);
+    this.onstart(Math.min(result, 0));
   }
 
   /** Sends a signal by number; returns 0 or a negative errno. */
   kill(signal) {
+    if (this.#launch !== 0) return binding.launchKill(this.#launch, signal);
     return this.#isWatched ? binding.processKill(this.pid, signal) : ESRCH;
   }
 
   ref() {
     this.#isReferenced = true;
+    if (this.#launch !== 0) binding.launchRef(this.#launch, true);
     if (this.#isWatched) binding.processRef(this.pid);
   }
 
   unref() {
     this.#isReferenced = false;
+    if (this.#launch !== 0) binding.launchRef(this.#launch, false);
     if (this.#isWatched) binding.processUnref(this.pid);
   }
 
   hasRef() {
-    return this.#isReferenced && this.#isWatched;
+    return this.#isReferenced && (this.#isWatched || this.#launch !== 0);
   }
 
-  /** Stops watching: `onexit` will not be called. `callback` comes later, as with Node's handles. */
+  /**
+   * Stops watching: neither `onexit` nor `onstart` will be called. `callback` comes later, as with
+   * Node's handles.
+   */
   close(callback) {
+    if (this.#launch !== 0) binding.launchClose(this.#launch);
+    this.#launch = 0;
     if (this.#isWatched) binding.processClose(this.pid);
     this.#isWatched = false;
     if (typeof callback === 'function') process.nextTick(() => callback.call(this));
@@ -122,6 +152,7 @@ class Process {
 
   /** Ends a process that nobody is to hear of; it is reaped when the event loop comes to it. */
   abandon() {
+    this.onstart = () => {};
     this.onexit = () => {};
     this.unref();
     this.kill(SIGKILL);

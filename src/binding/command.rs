@@ -15,8 +15,9 @@ const DETACHED: i32 = 1;
 const SET_UID: i32 = 2;
 const SET_GID: i32 = 4;
 const DIE_WITH_PARENT: i32 = 8;
-/// The only one that is not about the child: its exit keeps the event loop alive.
+/// Two that are not about the child: its exit keeps the event loop alive; another thread starts it.
 pub const REFERENCED: i32 = 16;
+pub const BACKGROUND: i32 = 32;
 
 /// The values a command is read from.
 pub struct Values {

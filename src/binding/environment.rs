@@ -29,6 +29,8 @@ pub struct Environment {
 pub enum Callbacks {
     /// A child has ended.
     ProcessExit,
+    /// A child has been started in the background, or has not.
+    ProcessStart,
     /// Messages have arrived on a channel.
     ChannelMessages,
     /// Anything else that happened to a channel.
@@ -36,7 +38,7 @@ pub enum Callbacks {
 }
 
 impl Callbacks {
-    const COUNT: usize = 3;
+    const COUNT: usize = 4;
 }
 
 impl Environment {

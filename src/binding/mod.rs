@@ -10,6 +10,7 @@ mod command;
 mod descriptor;
 mod diagnostics;
 mod environment;
+mod launches;
 mod process;
 mod spawn_sync;
 mod value;

@@ -5,17 +5,19 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::socket::sockopt::SndBuf;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, setsockopt, socketpair};
+use nix::sys::stat::Mode;
 
 use super::candidates::candidates;
 use super::child::Child;
 use super::command::{Command, Environment, Stdio};
-use super::launcher::launch_permanently;
+use super::launcher::{launch_permanently, run_later};
 use super::{orphans, tree};
+use crate::sys::descriptor;
 use crate::sys::environ;
-use crate::sys::launch::{Launched, Plan, Slot, launch};
+use crate::sys::launch::{Plan, Slot, launch};
 use crate::sys::null;
 use crate::sys::strings::Strings;
 
@@ -53,7 +55,15 @@ pub fn spawn(command: Command) -> Result<Spawned, Failed> {
         errno,
         ends: Vec::new(),
     })?;
-    match launch_with(command, &pipes) {
+    let slots = pipes.slots(&command.stdio);
+    let launched = plan(command, slots, None).and_then(|mut plan| {
+        if plan.dies_with_thread {
+            launch_permanently(plan)
+        } else {
+            launch(&mut plan)
+        }
+    });
+    match launched {
         Ok(launched) => Ok(Spawned {
             child: Child::new(launched.pid, launched.pidfd),
             ends: pipes.ours,
@@ -65,7 +75,46 @@ pub fn spawn(command: Command) -> Result<Spawned, Failed> {
     }
 }
 
-fn launch_with(command: Command, pipes: &Pipes) -> Result<Launched, Errno> {
+/// Has another thread run the command, and returns our ends of its pipes at once. The child gets
+/// the descriptors, the environment and the working directory of this moment, and the rest of the
+/// moment it is made. `done` is called on that thread.
+///
+/// # Errors
+/// Of making the pipes, of what is to be inherited, and of the thread; all others go to `done`.
+pub fn spawn_in_background(
+    mut command: Command,
+    done: impl FnOnce(Result<Child, Errno>) + Send + 'static,
+) -> Result<Vec<Option<OwnedFd>>, Failed> {
+    orphans::reap();
+    let mut pipes = Pipes::open(&command.stdio).map_err(|errno| Failed {
+        errno,
+        ends: Vec::new(),
+    })?;
+    let ours = std::mem::take(&mut pipes.ours);
+    let started = working_directory().and_then(|start| {
+        pipes.hold(&command.stdio)?;
+        if let Environment::Inherited { overrides } = command.environment {
+            command.environment = Environment::Only(environ::inherited(overrides).to_block());
+        }
+        run_later(move |launch| {
+            let slots = pipes.slots(&command.stdio);
+            let launched = plan(command, slots, Some(start)).and_then(launch);
+            drop(pipes);
+            done(launched.map(|launched| Child::new(launched.pid, launched.pidfd)));
+        })
+    });
+    match started {
+        Ok(()) => Ok(ours),
+        Err(errno) => Err(Failed { errno, ends: ours }),
+    }
+}
+
+fn working_directory() -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(".", flags, Mode::empty())
+}
+
+fn plan(command: Command, slots: Vec<Slot>, start: Option<OwnedFd>) -> Result<Plan, Errno> {
     let environment = match command.environment {
         Environment::Inherited { overrides } => environ::inherited(overrides),
         Environment::Only(block) if block.is_empty() => Strings::empty(),
@@ -74,27 +123,25 @@ fn launch_with(command: Command, pipes: &Pipes) -> Result<Launched, Errno> {
     let directory = command.directory.map(CString::new).transpose();
     let path = || environment.variable(b"PATH");
     let is_us = command.uid.is_none() && command.gid.is_none();
-    let mut plan = Plan {
+    Ok(Plan {
         candidates: candidates(&command.file, path, is_us)?,
         arguments: Strings::from_block(command.arguments),
         environment,
+        start,
         directory: directory.map_err(|_| Errno::EINVAL)?,
-        slots: pipes.slots(&command.stdio),
+        slots,
         to_close: descriptors_to_close(),
         detached: command.detached,
         uid: command.uid,
         gid: command.gid,
         dies_with_thread: command.die_with_parent,
         limits: command.limits.prepare()?,
+        by_modest: false,
         mark: tree::mark(),
-    };
-    if plan.dies_with_thread {
-        return launch_permanently(plan);
-    }
-    launch(&mut plan)
+    })
 }
 
-/// The socket pairs of a child.
+/// The socket pairs of a child, and what is held for it.
 struct Pipes {
     ours: Vec<Option<OwnedFd>>,
     theirs: Vec<Option<OwnedFd>>,
@@ -119,12 +166,24 @@ impl Pipes {
         Ok(pipes)
     }
 
+    /// Keeps what is inherited, which its owner may close at any time.
+    fn hold(&mut self, stdio: &[Stdio]) -> Result<(), Errno> {
+        for (entry, theirs) in stdio.iter().zip(&mut self.theirs) {
+            if let Stdio::Inherit(fd) = entry {
+                *theirs = Some(descriptor::duplicate(*fd)?);
+            }
+        }
+        Ok(())
+    }
+
     fn slots(&self, stdio: &[Stdio]) -> Vec<Slot> {
         let mut slots: Vec<Slot> = Vec::with_capacity(stdio.len().max(3));
         for (entry, theirs) in stdio.iter().zip(&self.theirs) {
             slots.push(match (entry, theirs) {
+                (Stdio::Inherit(fd), held) => {
+                    Slot::Inherit(held.as_ref().map_or(*fd, AsRawFd::as_raw_fd))
+                }
                 (_, Some(theirs)) => Slot::Own(theirs.as_raw_fd()),
-                (Stdio::Inherit(fd), None) => Slot::Inherit(*fd),
                 (_, None) => Slot::Ignore,
             });
         }
