@@ -1,12 +1,9 @@
-//! `advanced` framing: length prefixes, and just enough of V8's serialization format to recognise
-//! the control messages. Everything else is left to V8's deserializer.
-//!
-//! The format: header FF and a version, then one tagged value. An object is 'o', then keys and
-//! values, then '{' and the number of properties. A string is '"' (Latin-1), 'c' (UTF-16LE) or 'S'
-//! (UTF-8), its length in bytes as a base-128 number, its bytes; zero bytes before a tag pad.
+//! `advanced` framing: length prefixes, and which payloads are control messages. Everything else is
+//! left to V8's deserializer.
 
 use super::control::Control;
 use super::error::ReceiveError;
+use super::v8_value::V8Reader;
 
 /// Bytes of the length before each payload.
 pub(crate) const PREFIX: usize = 4;
@@ -46,88 +43,15 @@ pub(crate) fn split(
 /// The control message that this payload is, if its object begins with a `cmd` that says so; Node
 /// writes it first.
 pub(crate) fn control(payload: &[u8]) -> Option<Control> {
-    let mut cursor = Cursor(payload);
-    cursor.tag(0xff)?;
-    cursor.number()?;
-    cursor.tag(b'o')?;
-    if !cursor.string()?.is("cmd") {
+    let mut value = V8Reader::new(payload)?;
+    value.begin_object()?;
+    if !value.string()?.is("cmd") {
         return None;
     }
-    let cmd = cursor.string()?;
+    let cmd = value.string()?;
     [Control::Handle, Control::Ack, Control::Nack]
         .into_iter()
         .find(|c| cmd.is(c.cmd()))
-}
-
-/// A string in one of the three encodings.
-enum Text<'a> {
-    /// Latin-1 or UTF-8: the same for the ASCII we look for.
-    Narrow(&'a [u8]),
-    /// UTF-16, little-endian.
-    Wide(&'a [u8]),
-}
-
-impl Text<'_> {
-    /// Whether it is this ASCII text.
-    fn is(&self, ascii: &str) -> bool {
-        match self {
-            Text::Narrow(bytes) => *bytes == ascii.as_bytes(),
-            Text::Wide(bytes) => {
-                let units = bytes.chunks(2).map(|unit| (unit[0], unit.get(1).copied()));
-                units.eq(ascii.bytes().map(|byte| (byte, Some(0))))
-            }
-        }
-    }
-}
-
-/// The unread rest of a payload. Every method returns `None` for what it does not understand.
-struct Cursor<'a>(&'a [u8]);
-
-impl<'a> Cursor<'a> {
-    fn byte(&mut self) -> Option<u8> {
-        let (&first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(first)
-    }
-
-    /// A tag after any padding.
-    fn any_tag(&mut self) -> Option<u8> {
-        loop {
-            match self.byte()? {
-                0 => {}
-                tag => return Some(tag),
-            }
-        }
-    }
-
-    fn tag(&mut self, wanted: u8) -> Option<()> {
-        (self.any_tag()? == wanted).then_some(())
-    }
-
-    /// A base-128 number, least significant group first.
-    fn number(&mut self) -> Option<usize> {
-        let mut number = 0u32;
-        for shift in [0, 7, 14, 21, 28] {
-            let byte = self.byte()?;
-            number |= u32::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(number as usize);
-            }
-        }
-        None
-    }
-
-    fn string(&mut self) -> Option<Text<'a>> {
-        let tag = self.any_tag()?;
-        let length = self.number()?;
-        let (bytes, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        match tag {
-            b'"' | b'S' => Some(Text::Narrow(bytes)),
-            b'c' => Some(Text::Wide(bytes)),
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]

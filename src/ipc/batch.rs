@@ -95,6 +95,21 @@ impl Batch {
         std::mem::take(&mut self.handles)
     }
 
+    /// Takes the messages `gone` (indices in ascending order) out, as if they had never been sent.
+    /// Handles that belong to them are closed.
+    pub fn remove(&mut self, gone: &[usize]) {
+        if gone.is_empty() {
+            return;
+        }
+        self.frames.remove(gone);
+        self.handles.retain_mut(|(index, _)| {
+            let before = gone.partition_point(|removed| removed < index);
+            let stays = gone.get(before) != Some(index);
+            *index -= before;
+            stays
+        });
+    }
+
     /// How the reading ended.
     pub fn end(&self) -> ReadEnd {
         self.end

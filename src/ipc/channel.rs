@@ -13,7 +13,7 @@ use super::control::Control;
 use super::descriptors::DescriptorFifo;
 use super::error::ReceiveError;
 use super::frame_reader::FrameReader;
-use super::send_queue::{FlushState, SendMode, SendQueue, SendStatus};
+use super::send_queue::{FlushState, SendMode, SendQueue, SendStatus, Sender};
 use super::transport::{Ancillary, Ready, Transport};
 use super::{Framing, Limits, advanced, json_lines};
 
@@ -180,7 +180,24 @@ impl<T: Transport> Channel<T> {
         handle: Option<OwnedFd>,
         mode: SendMode,
     ) -> Result<SendStatus, Errno> {
-        self.queue.commit(&mut self.transport, len, handle, mode)
+        let transport = &mut self.transport;
+        self.queue
+            .commit(transport, len, handle, mode, Sender::Client)
+    }
+
+    /// As [`send`](Self::send), at once, for a dispatcher that shares the channel with its owner:
+    /// what becomes of the handle is told by
+    /// [`next_dispatcher_event`](Self::next_dispatcher_event).
+    pub fn send_dispatched(
+        &mut self,
+        payload: &[u8],
+        handle: OwnedFd,
+    ) -> Result<SendStatus, Errno> {
+        let len = payload.len();
+        self.reserve(len).copy_from_slice(payload);
+        let (mode, sender) = (SendMode::WriteNow, Sender::Dispatcher);
+        self.queue
+            .commit(&mut self.transport, len, Some(handle), mode, sender)
     }
 
     /// Sends a message that does not wait for the acknowledgement of a handle, at once and
@@ -214,6 +231,12 @@ impl<T: Transport> Channel<T> {
             Framing::JsonLines => json_lines::NACK,
             Framing::Advanced => advanced::NACK,
         })
+    }
+
+    /// Takes back the handle that [`send_dispatched`](Self::send_dispatched) has given this number,
+    /// unless part of it may have reached the peer, or will: then returns false.
+    pub fn withdraw_dispatched(&mut self, sequence: u64) -> bool {
+        self.queue.withdraw(sequence)
     }
 
     /// Writes whatever may be written until the kernel's buffer is full.
@@ -314,7 +337,13 @@ impl<T: Transport> Channel<T> {
 
     /// The next thing that happened to a sent handle.
     pub fn next_event(&mut self) -> Option<ChannelEvent> {
-        self.queue.next_event()
+        self.queue.next_event(Sender::Client)
+    }
+
+    /// The next thing that happened to a handle sent with
+    /// [`send_dispatched`](Self::send_dispatched).
+    pub fn next_dispatcher_event(&mut self) -> Option<ChannelEvent> {
+        self.queue.next_event(Sender::Dispatcher)
     }
 
     /// The counters.

@@ -70,6 +70,45 @@ impl Frames {
     pub fn is_ascii(&self) -> bool {
         self.ascii
     }
+
+    /// Closes the gaps that the frames `gone` (ascending) leave.
+    pub fn remove(&mut self, gone: &[usize]) {
+        let mut gone = gone.iter().copied().peekable();
+        let mut kept = Vec::with_capacity(self.len());
+        let mut end = origin(self.framing);
+        for index in 0..self.len() {
+            if gone.next_if_eq(&index).is_some() {
+                continue;
+            }
+            let frame = self.frame(index);
+            let size = frame.len();
+            self.region.copy_within(frame, end);
+            end += size;
+            kept.push((end - self.trailing()) as u32);
+        }
+        if self.framing == Framing::JsonLines && !kept.is_empty() {
+            self.region[end - 1] = b']';
+        }
+        self.len = end;
+        self.ends = kept;
+    }
+
+    /// A frame with what frames it: its length before it, or the delimiter behind it.
+    fn frame(&self, index: usize) -> Range<usize> {
+        let payload = self.range(index);
+        match self.framing {
+            Framing::JsonLines => payload.start..payload.end + 1,
+            Framing::Advanced => payload.start - advanced::PREFIX..payload.end,
+        }
+    }
+
+    /// Bytes of a frame that its end does not count.
+    fn trailing(&self) -> usize {
+        match self.framing {
+            Framing::JsonLines => 1,
+            Framing::Advanced => 0,
+        }
+    }
 }
 
 /// The receive buffer of a channel and the position of its decoder.
@@ -424,6 +463,28 @@ mod tests {
         assert_eq!(frames.json_array(), "[\"rest\u{e9}\"]".as_bytes());
         assert!(!frames.is_ascii());
         assert_eq!(reader.take().json_array(), b"[]");
+    }
+
+    #[test]
+    fn frames_can_be_taken_out_of_the_middle_and_the_ends() {
+        let sent: [&[u8]; 4] = [b"1", b"[22]", b"\"333\"", b"4"];
+        for framing in [Framing::JsonLines, Framing::Advanced] {
+            for mask in 0..16u32 {
+                let mut reader = FrameReader::new(framing, 1000);
+                let stream: Vec<u8> = sent.iter().flat_map(|p| frame(framing, p)).collect();
+                feed(&mut reader, &stream, &mut Vec::new()).unwrap();
+                let mut frames = reader.take();
+                let (gone, kept): (Vec<usize>, Vec<usize>) =
+                    (0..4).partition(|index| mask & (1 << index) != 0);
+                frames.remove(&gone);
+                let expected: Vec<&[u8]> = kept.iter().map(|&index| sent[index]).collect();
+                assert_eq!(payloads(&frames), expected, "{framing:?} {mask:b}");
+                if framing == Framing::JsonLines {
+                    let array = [b"[", expected.join(&b',').as_slice(), b"]"].concat();
+                    assert_eq!(frames.json_array(), array);
+                }
+            }
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod json_lines;
 pub mod pace;
 mod send_queue;
 mod transport;
+mod v8_value;
 
 pub mod shared;
 
@@ -32,6 +33,7 @@ pub use control::Control;
 pub use error::ReceiveError;
 pub use frame_reader::{FrameReader, Frames};
 pub use send_queue::{FlushState, Progress, SendMode, SendStatus};
+pub use v8_value::{V8Reader, V8Text, V8Writer};
 pub use transport::{Ancillary, Ready, Received, Transport, UnixTransport};
 
 /// How messages are told apart on the wire: the two values of `serialization` in Node's API.

@@ -45,6 +45,15 @@ pub enum Progress {
     Held,
 }
 
+/// Who sent a message, and therefore learns what became of its handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// The channel's owner.
+    Client,
+    /// A cluster's dispatcher, which sends connections on the same channel.
+    Dispatcher,
+}
+
 /// What became of a sent message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendStatus {
@@ -90,6 +99,7 @@ pub(crate) struct SendCounts {
 #[derive(Debug)]
 struct HandleMessage {
     sequence: u64,
+    sender: Sender,
     /// Where it stands among the plain bytes: the position of the first one after it.
     position: u64,
     frame: Vec<u8>,
@@ -143,6 +153,7 @@ pub(crate) struct SendQueue {
     blocked: bool,
     broken: Option<Errno>,
     events: VecDeque<ChannelEvent>,
+    dispatcher_events: VecDeque<ChannelEvent>,
     counts: SendCounts,
 }
 
@@ -164,6 +175,7 @@ impl SendQueue {
             blocked: false,
             broken: None,
             events: VecDeque::new(),
+            dispatcher_events: VecDeque::new(),
             counts: SendCounts::default(),
         }
     }
@@ -180,6 +192,7 @@ impl SendQueue {
         len: usize,
         handle: Option<OwnedFd>,
         mode: SendMode,
+        sender: Sender,
     ) -> Result<SendStatus, Errno> {
         let frame = self.frame(len)?;
         self.last += 1;
@@ -191,6 +204,7 @@ impl SendQueue {
             }
             Some(descriptor) => self.handles.push_back(HandleMessage {
                 sequence,
+                sender,
                 position: self.end(),
                 frame: self.plain.room(frame).to_vec(),
                 written: 0,
@@ -201,7 +215,7 @@ impl SendQueue {
         let due = mode == SendMode::WriteNow || self.queued_bytes() >= GATHER;
         if due && !self.blocked {
             self.flush(transport);
-            self.check_sent(sequence)?;
+            self.check_sent(sequence, sender)?;
         } else if self.gathered_since.is_none() {
             self.gathered_since = Some(Instant::now());
         }
@@ -252,9 +266,9 @@ impl SendQueue {
         let Some(handle) = self.pop_handle(HandleMessage::awaits_ack) else {
             return false;
         };
-        self.events.push_back(ChannelEvent::HandleAcknowledged {
-            sequence: handle.sequence,
-        });
+        let sequence = handle.sequence;
+        self.events_of(handle.sender)
+            .push_back(ChannelEvent::HandleAcknowledged { sequence });
         true
     }
 
@@ -272,10 +286,10 @@ impl SendQueue {
             self.counts.retransmissions += 1;
             return true;
         }
-        let sequence = handle.sequence;
+        let (sequence, sender) = (handle.sequence, handle.sender);
         self.handles.pop_front();
         self.counts.not_received += 1;
-        self.events
+        self.events_of(sender)
             .push_back(ChannelEvent::HandleNotReceived { sequence });
         true
     }
@@ -340,12 +354,33 @@ impl SendQueue {
         self.broken
     }
 
-    pub fn next_event(&mut self) -> Option<ChannelEvent> {
-        self.events.pop_front()
+    pub fn next_event(&mut self, sender: Sender) -> Option<ChannelEvent> {
+        self.events_of(sender).pop_front()
+    }
+
+    fn events_of(&mut self, sender: Sender) -> &mut VecDeque<ChannelEvent> {
+        match sender {
+            Sender::Client => &mut self.events,
+            Sender::Dispatcher => &mut self.dispatcher_events,
+        }
     }
 
     pub fn counts(&self) -> SendCounts {
         self.counts
+    }
+
+    /// Takes back the dispatcher's handle with this number, if nothing of it is written and it is
+    /// the next to be.
+    pub fn withdraw(&mut self, sequence: u64) -> bool {
+        let position = self.position;
+        let is_next = self.handles.front().is_some_and(|handle| {
+            handle.sequence == sequence && handle.position == position && handle.written == 0
+        });
+        if is_next {
+            self.handles.pop_front();
+            self.completed = sequence;
+        }
+        is_next
     }
 
     /// Counts as lost what is left when the process ends.
@@ -516,10 +551,9 @@ impl SendQueue {
     fn skip(&mut self, handle: &HandleMessage, errno: Errno) {
         self.completed = self.completed.max(handle.sequence);
         self.counts.dropped += 1;
-        self.events.push_back(ChannelEvent::SendFailed {
-            sequence: handle.sequence,
-            errno,
-        });
+        let sequence = handle.sequence;
+        self.events_of(handle.sender)
+            .push_back(ChannelEvent::SendFailed { sequence, errno });
     }
 
     fn break_off(&mut self, errno: Errno) {
@@ -540,17 +574,19 @@ impl SendQueue {
     }
 
     /// What `send` itself reports about a message that could not be written.
-    fn check_sent(&mut self, sequence: u64) -> Result<(), Errno> {
+    fn check_sent(&mut self, sequence: u64, sender: Sender) -> Result<(), Errno> {
         if let Some(errno) = self.broken {
             return Err(errno);
         }
-        match self.events.back() {
+        let events = self.events_of(sender);
+        match events.back() {
             Some(&ChannelEvent::SendFailed {
                 sequence: failed,
                 errno,
             }) if failed == sequence => {
-                self.events.pop_back();
-                Err(errno)
+                let failure = Err(errno);
+                events.pop_back();
+                failure
             }
             _ => Ok(()),
         }

@@ -24,6 +24,7 @@ const DRAIN_TURN: Duration = Duration::from_millis(5);
 pub struct SharedChannel {
     channel: Mutex<Channel<UnixTransport>>,
     watched: AtomicBool,
+    attention: AtomicBool,
 }
 
 impl SharedChannel {
@@ -33,6 +34,7 @@ impl SharedChannel {
         let shared = Arc::new(SharedChannel {
             channel: Mutex::new(channel),
             watched: AtomicBool::new(false),
+            attention: AtomicBool::new(false),
         });
         let mut registry = lock(registry());
         registry.retain(|entry| entry.strong_count() > 0);
@@ -43,6 +45,17 @@ impl SharedChannel {
     /// The channel, for this thread alone. Never held while JavaScript runs.
     pub fn lock(&self) -> MutexGuard<'_, Channel<UnixTransport>> {
         lock(&self.channel)
+    }
+
+    /// Says whether the channel's own thread waits for something that whoever else drives the
+    /// channel may bring about. To be called with the lock held.
+    pub fn ask_for_attention(&self, wanted: bool) {
+        self.attention.store(wanted, Ordering::Release);
+    }
+
+    /// Whether the channel's own thread wants to be told of progress.
+    pub fn wants_attention(&self) -> bool {
+        self.attention.load(Ordering::Acquire)
     }
 
     /// Makes the flusher look at the channel within [`LONGEST_GATHERING`], should its own thread

@@ -1,0 +1,236 @@
+//! A listening socket of the cluster: which workers serve it, what has been accepted and waits for
+//! one of them, and how one is chosen. Accepting pauses while no worker has room: clients then wait
+//! in the kernel's backlog, where they are safe from any worker's death.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::connection::Connection;
+use super::scheduler::{Candidate, Choice, Policy, Scheduler};
+use super::worker::{Link, Worker};
+
+/// Connections that may wait for the one worker a scheduler wants for them.
+const MOST_WAITING: usize = 256;
+
+/// Connections accepted in one go, before anything else is looked at.
+const TURN: usize = 64;
+
+/// How long to leave a socket alone when the process is out of descriptors or memory.
+const SHORTAGE: Duration = Duration::from_millis(50);
+
+/// A listening socket and its workers.
+#[derive(Debug)]
+pub struct Listening {
+    id: u32,
+    socket: OwnedFd,
+    /// The name workers running Node's own cluster know it by.
+    key: String,
+    scheduler: Scheduler,
+    members: Vec<u32>,
+    /// Accepted, and nobody's yet.
+    waiting: VecDeque<Connection>,
+    /// There may be connections in the backlog: the kernel tells of new ones only.
+    ready: bool,
+    /// Out of descriptors or memory: not before this.
+    paused_until: Option<Instant>,
+    accepted: u64,
+}
+
+impl Listening {
+    /// A socket nobody serves yet.
+    pub fn new(id: u32, socket: OwnedFd, key: String, scheduler: Scheduler) -> Listening {
+        Listening {
+            id,
+            socket,
+            key,
+            scheduler,
+            members: Vec::new(),
+            waiting: VecDeque::new(),
+            ready: true,
+            paused_until: None,
+            accepted: 0,
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// How many connections it has accepted.
+    pub fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
+    /// How many of them no worker has been given yet.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The workers that serve it.
+    pub fn members(&self) -> &[u32] {
+        &self.members
+    }
+
+    /// Adds a worker.
+    pub fn add(&mut self, worker: u32) {
+        if !self.members.contains(&worker) {
+            self.members.push(worker);
+        }
+    }
+
+    /// Removes a worker.
+    pub fn remove(&mut self, worker: u32) {
+        self.members.retain(|&member| member != worker);
+    }
+
+    /// Replaces the scheduler.
+    pub fn set_scheduler(&mut self, scheduler: Scheduler) {
+        self.scheduler = scheduler;
+    }
+
+    /// There are connections to accept.
+    pub fn on_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// Takes a connection that a worker did not serve. It goes first: its client has waited longest.
+    pub fn take_back(&mut self, connection: Connection) {
+        self.waiting.push_front(connection);
+    }
+
+    /// Whether connections offered to a worker that does not come to them may go to others.
+    pub fn may_revoke(&self) -> bool {
+        !matches!(
+            self.scheduler.policy(),
+            Policy::StrictRoundRobin | Policy::Sticky
+        )
+    }
+
+    /// Hands out what waits and what can be accepted, as far as the workers have room. Returns
+    /// whether there may be more that could be handed out at once.
+    pub fn distribute(
+        &mut self,
+        workers: &mut BTreeMap<u32, Worker>,
+        candidates: &mut Vec<Candidate>,
+        now: Instant,
+    ) -> bool {
+        self.paused_until = self.paused_until.filter(|&until| until > now);
+        self.distribute_waiting(workers, candidates, now);
+        for _ in 0..TURN {
+            if !self.may_accept(workers) {
+                return false;
+            }
+            let Some(connection) = self.accept(now) else {
+                return false;
+            };
+            if let Some(connection) = self.hand_over(connection, workers, candidates, now) {
+                self.waiting.push_back(connection);
+            }
+        }
+        true
+    }
+
+    fn distribute_waiting(
+        &mut self,
+        workers: &mut BTreeMap<u32, Worker>,
+        candidates: &mut Vec<Candidate>,
+        now: Instant,
+    ) {
+        // One that has to wait for its worker does not keep back others that need not.
+        for _ in 0..self.waiting.len() {
+            let Some(connection) = self.waiting.pop_front() else {
+                return;
+            };
+            if let Some(connection) = self.hand_over(connection, workers, candidates, now) {
+                self.waiting.push_back(connection);
+            }
+        }
+    }
+
+    fn may_accept(&self, workers: &BTreeMap<u32, Worker>) -> bool {
+        let has_room = |member| workers.get(member).is_some_and(Worker::has_room);
+        self.ready
+            && self.paused_until.is_none()
+            && self.waiting.len() < MOST_WAITING
+            && self.members.iter().any(has_room)
+    }
+
+    fn accept(&mut self, now: Instant) -> Option<Connection> {
+        loop {
+            match Connection::accept(self.socket.as_fd(), self.id) {
+                Ok(connection) => {
+                    self.accepted += 1;
+                    return Some(connection);
+                }
+                Err(Errno::EAGAIN) => {
+                    self.ready = false;
+                    return None;
+                }
+                Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+                    self.paused_until = Some(now + SHORTAGE);
+                    return None;
+                }
+                Err(Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP) => {
+                    self.ready = false;
+                    return None;
+                }
+                // The client's connection failed before it was accepted (accept(2)): the next one.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Gives a connection to the worker the scheduler chooses; returns it if it has to wait.
+    fn hand_over(
+        &mut self,
+        mut connection: Connection,
+        workers: &mut BTreeMap<u32, Worker>,
+        candidates: &mut Vec<Candidate>,
+        now: Instant,
+    ) -> Option<Connection> {
+        // A worker that cannot be sent to has no room the next time.
+        for _ in 0..=self.members.len() {
+            candidates.clear();
+            let members = self.members.iter().filter_map(|id| workers.get(id));
+            candidates.extend(members.map(Worker::candidate));
+            let Choice::Worker(index) = self.scheduler.choose(candidates, connection.client())
+            else {
+                return Some(connection);
+            };
+            let worker = candidates.get(index).map(|candidate| candidate.id);
+            let worker = worker.and_then(|id| workers.get_mut(&id));
+            match worker.map(|worker| &mut worker.link) {
+                Some(Link::Lane(link)) => {
+                    link.offer(connection, now);
+                    return None;
+                }
+                Some(Link::Stock(link)) => match link.send(&self.key, connection) {
+                    Ok(()) => return None,
+                    Err(refused) => connection = refused,
+                },
+                Some(Link::None) | None => return Some(connection),
+            }
+        }
+        Some(connection)
+    }
+
+    /// When it wants to be looked at again, if nothing happens before.
+    pub fn next_look(&self, now: Instant) -> Option<Duration> {
+        let pause = self
+            .paused_until
+            .map(|until| until.saturating_duration_since(now));
+        // Whoever they wait for tells when it has room, unless what it lacked was a descriptor.
+        let retry = (!self.waiting.is_empty()).then_some(SHORTAGE);
+        pause.into_iter().chain(retry).min()
+    }
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

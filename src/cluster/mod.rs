@@ -1,0 +1,3 @@
+//! Handing connections to workers: the decisions, without Node and without system calls.
+
+pub mod scheduler;

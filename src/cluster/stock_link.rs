@@ -1,0 +1,207 @@
+//! A worker that runs Node's own cluster: it gets connections as messages on its IPC channel, one at
+//! a time (two handles in flight could swap), and answers each. The dispatcher reads the channel, so
+//! that answers are seen while the primary's JavaScript is busy; what is not for it goes to the
+//! channel's own thread.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
+
+use super::connection::Connection;
+use super::outcome::Outcome;
+use super::relay::Inbox;
+use super::stock::{self, Reply};
+use super::watch::{Source, Watch};
+use crate::ipc::shared::SharedChannel;
+use crate::ipc::{Batch, ChannelEvent, Framing, ReadEnd};
+
+/// Bytes read at a time.
+const READ_BUDGET: usize = 1 << 18;
+
+/// The connection that is on its way.
+#[derive(Debug)]
+struct InFlight {
+    connection: Connection,
+    /// The message's number in the protocol: what the answer names.
+    number: i32,
+    /// Its number on the channel: what the channel's events name.
+    sequence: u64,
+}
+
+/// The channel of one worker.
+#[derive(Debug)]
+pub struct StockLink {
+    channel: Arc<SharedChannel>,
+    inbox: Arc<Inbox>,
+    in_flight: Option<InFlight>,
+    last_number: i32,
+    /// What the channel is watched for.
+    watched: EpollFlags,
+    ended: bool,
+}
+
+/// What a new link is watched for.
+pub const FIRST_WATCHED: EpollFlags = EpollFlags::EPOLLIN;
+
+impl StockLink {
+    /// From now on the caller reads `channel`, and what it reads for others goes to `inbox`.
+    pub fn new(channel: Arc<SharedChannel>, inbox: Arc<Inbox>) -> StockLink {
+        StockLink {
+            channel,
+            inbox,
+            in_flight: None,
+            last_number: 0,
+            watched: FIRST_WATCHED,
+            ended: false,
+        }
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> &Arc<SharedChannel> {
+        &self.channel
+    }
+
+    /// Connections that were sent and not answered.
+    pub fn waiting(&self) -> usize {
+        usize::from(self.in_flight.is_some())
+    }
+
+    /// Whether the worker can be sent a connection: no handle of ours or of the program's is on
+    /// its way, and answers are being read.
+    pub fn has_room(&self) -> bool {
+        let busy = self.ended || self.in_flight.is_some() || self.inbox.is_full();
+        !busy && !self.channel.lock().holds_handle()
+    }
+
+    /// Brings what the channel is watched for in line with what can be done with it.
+    pub fn watch(&mut self, watch: &Watch, source: Source) {
+        let channel = self.channel.lock();
+        let mut flags = EpollFlags::empty();
+        flags.set(EpollFlags::EPOLLIN, !self.inbox.is_full());
+        flags.set(EpollFlags::EPOLLOUT, channel.wants_writable());
+        if flags != self.watched && watch.change(source, channel.transport().as_fd(), flags) {
+            self.watched = flags;
+        }
+    }
+
+    /// Whether the channel has nothing more to read.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Sends a connection for the server known as `key`; gives it back if that cannot be done.
+    pub fn send(&mut self, key: &str, connection: Connection) -> Result<(), Connection> {
+        let number = match self.last_number.checked_sub(1) {
+            Some(number) => number,
+            None => -1,
+        };
+        match self.try_send(key, number, &connection) {
+            Ok(sequence) => {
+                self.last_number = number;
+                self.in_flight = Some(InFlight {
+                    connection,
+                    number,
+                    sequence,
+                });
+                Ok(())
+            }
+            Err(_) => Err(connection),
+        }
+    }
+
+    fn try_send(&self, key: &str, number: i32, connection: &Connection) -> Result<u64, Errno> {
+        let duplicate = connection.as_fd().try_clone_to_owned();
+        let duplicate = duplicate.map_err(|_| Errno::EMFILE)?;
+        let mut channel = self.channel.lock();
+        let message = stock::new_connection(channel.framing(), key, number);
+        channel
+            .send_dispatched(&message, duplicate)
+            .map(|status| status.sequence)
+    }
+
+    /// The channel is readable, writable or broken.
+    pub fn on_ready(&mut self, outcome: &mut Outcome) {
+        while !self.ended && !self.inbox.is_full() {
+            let (batch, framing) = {
+                let mut channel = self.channel.lock();
+                channel.flush();
+                (channel.receive(READ_BUDGET), channel.framing())
+            };
+            let end = batch.end();
+            self.take_in(batch, framing, outcome);
+            match end {
+                ReadEnd::Closed | ReadEnd::Failed(_) => self.end(outcome),
+                ReadEnd::Budget => {}
+                ReadEnd::Drained | ReadEnd::ShortRead => break,
+            }
+        }
+        self.check_events(outcome);
+        if self.channel.wants_attention() {
+            self.inbox.ring();
+        }
+    }
+
+    /// Keeps the answers of a batch and passes the rest on.
+    fn take_in(&mut self, mut batch: Batch, framing: Framing, outcome: &mut Outcome) {
+        let mut answers = Vec::new();
+        for index in 0..batch.len() {
+            if let Some(reply) = stock::reply(framing, batch.message(index)) {
+                answers.push(index);
+                self.answered(reply, outcome);
+            }
+        }
+        batch.remove(&answers);
+        if batch.is_empty() && !matches!(batch.end(), ReadEnd::Closed | ReadEnd::Failed(_)) {
+            self.channel.lock().recycle(batch);
+        } else {
+            self.inbox.push(batch);
+        }
+    }
+
+    fn answered(&mut self, reply: Reply, outcome: &mut Outcome) {
+        let is_this = |flight: &mut InFlight| flight.number == reply.number;
+        match self.in_flight.take_if(is_this) {
+            Some(_) if reply.accepted => outcome.take(),
+            Some(flight) => outcome.decline(flight.connection),
+            None => {}
+        }
+    }
+
+    /// What the channel says of the descriptor: that it never arrived.
+    fn check_events(&mut self, outcome: &mut Outcome) {
+        while let Some(event) = self.channel.lock().next_dispatcher_event() {
+            let lost = match event {
+                ChannelEvent::HandleAcknowledged { .. } => continue,
+                ChannelEvent::HandleNotReceived { sequence }
+                | ChannelEvent::SendFailed { sequence, .. } => sequence,
+            };
+            let is_this = |flight: &mut InFlight| flight.sequence == lost;
+            if let Some(flight) = self.in_flight.take_if(is_this) {
+                outcome.decline(flight.connection);
+            }
+        }
+    }
+
+    /// The worker is gone, and all it has written is read.
+    fn end(&mut self, outcome: &mut Outcome) {
+        self.ended = true;
+        if let Some(flight) = self.in_flight.take() {
+            outcome.orphan(flight.connection);
+        }
+    }
+
+    /// Gives the channel back to its thread, with nobody left to hear an answer: a connection that
+    /// has not left yet is for another worker, one that has is the worker's.
+    pub fn release(mut self, outcome: &mut Outcome) {
+        let Some(flight) = self.in_flight.take() else {
+            return;
+        };
+        if self.channel.lock().withdraw_dispatched(flight.sequence) {
+            outcome.returned.push(flight.connection);
+        } else {
+            outcome.take();
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What the dispatcher knows of one worker: the way to it, its weight, and how it is doing.
+
+use std::time::{Duration, Instant};
+
+use super::lane_link::LaneLink;
+use super::outcome::Outcome;
+use super::scheduler::Candidate;
+use super::stock_link::StockLink;
+
+/// A worker that has declined a connection gets none for this long: it has just closed its server,
+/// or is at its `maxConnections`.
+const REST: Duration = Duration::from_millis(5);
+
+/// The way to a worker.
+#[derive(Debug, Default)]
+pub enum Link {
+    /// There is none: not yet, or not any more.
+    #[default]
+    None,
+    /// Node's own protocol on its IPC channel.
+    Stock(StockLink),
+    /// brood's lane.
+    Lane(LaneLink),
+}
+
+/// A worker of the cluster.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number in JavaScript.
+    pub id: u32,
+    /// Its share of the connections, relative to the others'.
+    pub weight: u32,
+    /// Whether it is to get no more.
+    pub draining: bool,
+    /// The way to it.
+    pub link: Link,
+    accepted: u64,
+    handed_back: u64,
+    rests_until: Option<Instant>,
+}
+
+/// One worker's line in the statistics.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerStats {
+    /// Its number.
+    pub id: u32,
+    /// Whether it has a lane.
+    pub has_lane: bool,
+    /// Connections it has taken.
+    pub accepted: u64,
+    /// Connections open in it, as it says; none of Node's own cluster.
+    pub open: Option<u32>,
+    /// Connections handed to it and not taken yet.
+    pub waiting: usize,
+    /// Connections it would not serve.
+    pub handed_back: u64,
+    /// Its event loop's utilisation in permille, as it says.
+    pub utilisation: Option<u16>,
+    /// Its weight.
+    pub weight: u32,
+}
+
+impl Worker {
+    /// A worker without a link, with the weight of one.
+    pub fn new(id: u32) -> Worker {
+        Worker {
+            id,
+            weight: 1,
+            draining: false,
+            link: Link::None,
+            accepted: 0,
+            handed_back: 0,
+            rests_until: None,
+        }
+    }
+
+    /// What a scheduler is told.
+    pub fn candidate(&self) -> Candidate {
+        let stats = self.stats();
+        Candidate {
+            id: self.id,
+            weight: self.weight,
+            draining: self.draining,
+            free: self.has_room(),
+            in_flight: stats.open.unwrap_or(0).saturating_add(stats.waiting as u32),
+            utilisation: stats.utilisation.unwrap_or(0),
+        }
+    }
+
+    /// Whether it can be handed a connection now.
+    pub fn has_room(&self) -> bool {
+        if self.draining || self.rests_until.is_some() {
+            return false;
+        }
+        match &self.link {
+            Link::None => false,
+            Link::Stock(link) => link.has_room(),
+            Link::Lane(link) => link.has_room(),
+        }
+    }
+
+    /// Counts what has become of its connections.
+    pub fn note(&mut self, outcome: &Outcome, now: Instant) {
+        self.accepted += outcome.taken;
+        self.handed_back += outcome.declined;
+        if outcome.declined > 0 {
+            self.rests_until = Some(now + REST);
+        }
+    }
+
+    /// Lets it work again when it has rested.
+    pub fn wake_up(&mut self, now: Instant) {
+        self.rests_until = self.rests_until.filter(|&until| until > now);
+    }
+
+    /// When it wants to be looked at again, if nothing happens before.
+    pub fn next_look(&self, now: Instant) -> Option<Duration> {
+        let rest = self
+            .rests_until
+            .map(|until| until.saturating_duration_since(now));
+        let look = match &self.link {
+            Link::Lane(link) => link.next_look(now),
+            Link::Stock(_) | Link::None => None,
+        };
+        rest.into_iter().chain(look).min()
+    }
+
+    /// Its line in the statistics.
+    pub fn stats(&self) -> WorkerStats {
+        let (open, utilisation, waiting) = match &self.link {
+            Link::None => (None, None, 0),
+            Link::Stock(link) => (None, None, link.waiting()),
+            Link::Lane(link) => {
+                let board = link.board();
+                let (open, utilisation) = (board.connections(), board.utilisation());
+                (Some(open), Some(utilisation), link.waiting())
+            }
+        };
+        WorkerStats {
+            id: self.id,
+            has_lane: matches!(self.link, Link::Lane(_)),
+            accepted: self.accepted,
+            open,
+            waiting,
+            handed_back: self.handed_back,
+            utilisation,
+            weight: self.weight,
+        }
+    }
+}
