@@ -4,6 +4,7 @@
 
 const diagnostics = require('node:diagnostics_channel');
 const EventEmitter = require('node:events');
+const fs = require('node:fs');
 const { errnoException } = require('../errors');
 const {
   signalNumber,
@@ -130,9 +131,20 @@ function loadChannel() {
     setupChannel ??= require('../ipc').setupChannel;
     return 0;
   } catch (error) {
-    if (error.errno !== EMFILE && error.errno !== ENFILE) throw error;
-    return error.errno;
+    const errno = descriptorShortage();
+    if (errno === 0) throw error;
+    return errno;
   }
+}
+
+/** EMFILE or ENFILE when no descriptor is left, else 0. */
+function descriptorShortage() {
+  try {
+    fs.closeSync(fs.openSync('/dev/null', 'r'));
+  } catch ({ errno }) {
+    if (errno === EMFILE || errno === ENFILE) return errno;
+  }
+  return 0;
 }
 
 /**
