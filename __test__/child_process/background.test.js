@@ -9,6 +9,7 @@ const path = require('node:path');
 const { promisify } = require('node:util');
 const { expectNoLeaks } = require('../helpers/leaks');
 const { fixture, runNode } = require('../helpers/run');
+const { startedProcesses } = require('../helpers/system');
 const { brood, describeError, recordEvents, textOf } = require('./side_by_side');
 
 const BROOD = JSON.stringify(path.resolve(__dirname, '../..'));
@@ -110,6 +111,16 @@ test('a signal sent before the process is there reaches it', async () => {
   expect(child.killed).toBe(true);
   expect(await closed(child)).toEqual([null, 'SIGINT']);
   expect(child.kill()).toBe(false);
+});
+
+test('a signal reaches a process of whose start nobody has heard yet', async () => {
+  const [first, second] = ['0', '100'].map((time) =>
+    brood.spawn('/bin/sleep', [time], { background, stdio: 'ignore' }),
+  );
+  first.on('spawn', () => second.kill());
+  // The event loop stands still until the second runs its program.
+  while (![...startedProcesses().values()].includes('/bin/sleep 100'));
+  expect(await closed(second)).toEqual([null, 'SIGTERM']);
 });
 
 test('killTree and an AbortSignal may come before the process, too', async () => {

@@ -3,7 +3,7 @@
 //! watches for its children.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,7 +40,7 @@ struct Inbox {
 #[derive(Default)]
 struct Letters {
     /// What has become of the starts. Children that nobody takes out any more are orphans.
-    outcomes: Vec<(i32, Outcome)>,
+    outcomes: VecDeque<(i32, Outcome)>,
     /// The signals for children that are not there yet. They reach them even if this environment
     /// ends meanwhile.
     signals: HashMap<i32, Vec<i32>>,
@@ -59,7 +59,7 @@ impl Inbox {
                 let _ = child.signal(signal);
             }
         }
-        letters.outcomes.push((number, outcome));
+        letters.outcomes.push_back((number, outcome));
         drop(letters);
         // Fails only when it has been rung 2^64 times unheard.
         let _ = self.bell.write(1);
@@ -113,10 +113,16 @@ impl Launches {
         self.waiting.borrow_mut().insert(number, waiting);
     }
 
-    /// What has become of starts since the last call.
-    pub fn outcomes(&self) -> Vec<(i32, Outcome)> {
+    /// Silences the bell; how many outcomes there are.
+    pub fn answer_bell(&self) -> usize {
         let _ = self.inbox.bell.read();
-        std::mem::take(&mut self.inbox.letters().outcomes)
+        self.inbox.letters().outcomes.len()
+    }
+
+    /// What has become of the start that was over first. Taken one by one, because JavaScript that
+    /// hears of one may send a signal to the next.
+    pub fn next_outcome(&self) -> Option<(i32, Outcome)> {
+        self.inbox.letters().outcomes.pop_front()
     }
 
     /// Sends a signal to the child of that start, as soon as it is there.

@@ -169,7 +169,11 @@ impl Processes {
         let Some(launches) = self.launches.borrow().clone() else {
             return;
         };
-        for (number, outcome) in launches.outcomes() {
+        // No more than there are now: JavaScript may go on starting children.
+        for _ in 0..launches.answer_bell() {
+            let Some((number, outcome)) = launches.next_outcome() else {
+                return;
+            };
             // Without: closed by JavaScript meanwhile. The child becomes an orphan.
             if let Some(waiting) = launches.take(number) {
                 self.take_start(environment, waiting, outcome);
