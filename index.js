@@ -2,6 +2,7 @@
 // brood's public face: everything node:child_process has, `cluster`, and what brood adds.
 
 const { assertUsable } = require('./lib/addon');
+const { joinCluster } = require('./lib/cluster/join');
 const { lazily } = require('./lib/lazy');
 
 assertUsable();
@@ -10,8 +11,10 @@ assertUsable();
 // module.
 const brood = require('./lib/child_process');
 
-lazily(brood, 'cluster', () => require('node:cluster'));
+lazily(brood, 'cluster', () => require('./lib/cluster').currentCluster());
 lazily(brood, 'diagnostics', () => require('./lib/diagnostics').diagnostics);
 lazily(brood, 'adoptChannel', () => require('./lib/ipc/takeover').takeOverChannel);
+
+joinCluster();
 
 module.exports = brood;

@@ -28,6 +28,8 @@ const {
 const SENDABLE = ['string', 'object', 'number', 'boolean'];
 const QUIETLY = { swallowErrors: true };
 
+const channels = new WeakMap();
+
 class Channel {
   // disconnect() has three states. 'open'; 'closing': requested, but messages are held behind an
   // unacknowledged handle, so `channel` is set and `connected` false; 'closed': both are gone.
@@ -91,6 +93,11 @@ class Channel {
     if (status >= 0) return (status & FULL) === 0;
     if (!options.swallowErrors) this.#fail(errnoException(status, 'write'), callback);
     return true;
+  }
+
+  // Sends what `codec.encode` has made of a message for all channels of that codec.
+  writeEncoded(encoded) {
+    return this.native.sendEncoded(encoded, -1, false) >= 0;
   }
 
   #fail(error, callback) {
@@ -260,6 +267,7 @@ function emitMessage(channel, message, handle, internal) {
   channel.emit(message, handle, internal);
 }
 
+// Throws unless send() can take it.
 function checkMessage(message) {
   if (message === undefined) throw new ERR_MISSING_ARGS('message');
   if (!SENDABLE.includes(typeof message)) {
@@ -310,6 +318,7 @@ function setupChannel(target, fd, serialization, options = {}) {
   const codec = codecs[serialization];
   const native = new NativeChannel(fd, codec, options);
   const channel = new Channel(target, native, options.onClose);
+  channels.set(target, channel);
   target.channel = channel.control;
   target.connected = true;
   target.send = function send(message, handle, sendOptions, callback) {
@@ -337,4 +346,9 @@ function setupChannel(target, fd, serialization, options = {}) {
   return channel;
 }
 
-module.exports = { setupChannel };
+// The channel of a ChildProcess or of `process`, undefined when it has none of ours.
+function channelOf(target) {
+  return channels.get(target);
+}
+
+module.exports = { channelOf, checkMessage, setupChannel };

@@ -2,7 +2,7 @@
 
 // What the rest of lib/ uses of inter-process communication.
 
-const { setupChannel } = require('./channel');
+const { channelOf, checkMessage, setupChannel } = require('./channel');
 const { nativeHandleType } = require('./native_handle');
 
-module.exports = { setupChannel, nativeHandleType };
+module.exports = { channelOf, checkMessage, setupChannel, nativeHandleType };

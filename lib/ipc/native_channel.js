@@ -69,6 +69,11 @@ class NativeChannel {
   // `reply` marks the acknowledgements that may overtake held messages. Returns the addon's
   // status; `onsent(error)` is called once the bytes are the kernel's.
   send(message, fd, reply, onsent) {
+    return this.sendEncoded(this.codec.encode(message), fd, reply, onsent);
+  }
+
+  // The same for what the channel's codec has made of a message already.
+  sendEncoded(encoded, fd, reply, onsent) {
     let flags = typeof onsent === 'function' ? NOTIFY : 0;
     if (reply) {
       flags = REPLY;
@@ -79,7 +84,7 @@ class NativeChannel {
       this.turnOpen = true;
       process.nextTick(endTurn, this);
     }
-    const status = this.codec.send(this.id, message, fd, flags);
+    const status = this.codec.send(this.id, encoded, fd, flags);
     if (status < 0) return status;
     if (typeof onsent !== 'function') return status;
     if (status & PENDING) {

@@ -1,7 +1,8 @@
 'use strict';
 
-// The two codecs of a channel: how one message becomes bytes, and how a batch the addon has split
-// into frames becomes messages. Framing itself (newlines, length prefixes) is the addon's.
+// The two codecs of a channel: how one message becomes text or bytes, which any number of channels
+// of one codec may send, and how a batch the addon has split into frames becomes messages. Framing
+// itself (newlines, length prefixes) is the addon's.
 
 const v8 = require('node:v8');
 const binding = require('../binding');
@@ -37,10 +38,14 @@ class Deserializer extends v8.DefaultDeserializer {
 const json = {
   advanced: false,
 
-  send(id, message, fd, flags) {
+  encode(message) {
     const text = JSON.stringify(message);
     // A toJSON() that returns nothing: what Node would write here is not JSON.
     if (text === undefined) throw new ERR_INVALID_ARG_VALUE('message', message, 'has no JSON form');
+    return text;
+  },
+
+  send(id, text, fd, flags) {
     return binding.channelSend(id, text, fd, flags);
   },
 
@@ -60,11 +65,15 @@ const json = {
 const advanced = {
   advanced: true,
 
-  send(id, message, fd, flags) {
+  encode(message) {
     const serializer = new Serializer();
     serializer.writeHeader();
     serializer.writeValue(message);
-    return binding.channelSendBytes(id, serializer.releaseBuffer(), fd, flags);
+    return serializer.releaseBuffer();
+  },
+
+  send(id, bytes, fd, flags) {
+    return binding.channelSendBytes(id, bytes, fd, flags);
   },
 
   // `batch` is one Buffer, `ranges` the start and end of each message in it.

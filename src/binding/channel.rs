@@ -14,8 +14,11 @@ use nix::errno::Errno;
 
 use super::Function;
 use super::callback::Target;
+use super::dispatcher::Running;
 use super::environment::{Callbacks, Environment};
+use super::relayed::Relayed;
 use super::value;
+use crate::cluster::relay::Inbox;
 use crate::ipc::pace::{Brought, Pace};
 use crate::ipc::shared::{self, SharedChannel};
 use crate::ipc::{
@@ -108,6 +111,10 @@ struct Entry {
     reported: Cell<u64>,
     /// The batch JavaScript is looking at.
     batch: RefCell<Option<Batch>>,
+    /// Set while a cluster's dispatcher reads the channel, and until the inbox is empty after.
+    relayed: RefCell<Option<Relayed>>,
+    /// The dispatcher reads it no more.
+    relay_ends: Cell<bool>,
 }
 
 impl Channels {
@@ -121,6 +128,50 @@ impl Channels {
             let mut channel = entry.shared.lock();
             channel.flush();
             entry.update(&channel);
+        }
+    }
+
+    /// What an open channel's threads share.
+    pub fn shared(&self, id: u32) -> Option<Arc<SharedChannel>> {
+        self.get(id).map(|entry| entry.shared.clone())
+    }
+
+    /// What a dispatcher has left for a channel that it read before.
+    pub fn inbox(&self, id: u32) -> Option<Arc<Inbox>> {
+        let entry = self.get(id)?;
+        let relayed = entry.relayed.borrow();
+        relayed.as_ref().map(|relayed| relayed.inbox().clone())
+    }
+
+    /// From now on a dispatcher reads the channel of its worker `worker`, and leaves what is for
+    /// JavaScript in `inbox`.
+    pub fn read_elsewhere(&self, id: u32, worker: u32, inbox: Arc<Inbox>, running: Rc<Running>) {
+        if let Some(entry) = self.get(id) {
+            entry.relay_ends.set(false);
+            *entry.relayed.borrow_mut() = Some(Relayed::new(worker, inbox, running));
+            entry.update(&entry.shared.lock());
+        }
+    }
+
+    /// The dispatcher has let go of its worker `worker`: its channel is read here again, after what
+    /// lies in the inbox.
+    pub fn read_here(&self, worker: u32) {
+        let is_its = |entry: &&Rc<Entry>| {
+            let relayed = entry.relayed.borrow();
+            relayed.as_ref().is_some_and(|r| r.worker == worker)
+        };
+        let entry = self.open.borrow().values().find(is_its).cloned();
+        if let Some(entry) = entry {
+            entry.relay_ends.set(true);
+            entry.ring();
+        }
+    }
+
+    /// The dispatcher has read something on a channel, or written what was queued.
+    pub fn on_relayed(&self, environment: &Rc<Environment>, id: u32) {
+        if let Some(entry) = self.get(id) {
+            entry.receive_relayed(environment);
+            entry.settle(environment);
         }
     }
 
@@ -155,12 +206,19 @@ impl Entry {
         let unwritten = channel.unwritten_messages() > 0;
         let keeps_alive = self.referenced.get() || unwritten;
         poll.set_ref(keeps_alive);
+        let relayed = self.relayed.borrow();
+        if let Some(relayed) = relayed.as_ref() {
+            relayed.set_ref(keeps_alive);
+        }
+        let waits = self.wanted.get() > self.reported.get();
+        self.shared
+            .ask_for_attention(waits || self.full.get() || self.holding.get());
         if let Some(timer) = self.timer.borrow().as_ref() {
             timer.set_ref(keeps_alive && self.pausing.get());
         }
         let reads = match self.lingering.get() {
             true => !channel.has_ended(),
-            false => self.reading.get() && !self.pausing.get(),
+            false => self.reading.get() && !self.pausing.get() && relayed.is_none(),
         };
         let interest = (reads, channel.wants_writable());
         if self.interest.replace(interest) != interest {
@@ -230,6 +288,7 @@ impl Entry {
         if unwritten == 0 && self.full.replace(false) {
             self.report(environment, Event::Drained, 0, 0);
         }
+        self.update(&self.shared.lock());
         if self.lingering.get() && (unwritten == 0 || broken) && self.close(environment) {
             self.report(environment, Event::Closed, 0, 0);
         }
@@ -238,6 +297,7 @@ impl Entry {
     /// Forgets the channel; its descriptor is closed with the last reference. Says whether it
     /// was open.
     fn close(&self, environment: &Environment) -> bool {
+        self.release();
         self.unwatch();
         environment
             .channels()
@@ -247,7 +307,16 @@ impl Entry {
             .is_some()
     }
 
+    /// Takes the channel back from the dispatcher, with nobody to hear what it has read.
+    fn release(&self) {
+        let relayed = self.relayed.borrow_mut().take();
+        if let Some(relayed) = relayed {
+            relayed.release();
+        }
+    }
+
     fn unwatch(&self) {
+        self.relayed.borrow_mut().take();
         self.poll.borrow_mut().take();
         self.timer.borrow_mut().take();
     }
@@ -260,7 +329,7 @@ impl Entry {
             .borrow_mut()
             .wait(brought, answered, Instant::now());
         // JavaScript may have stopped the reading, or closed the channel.
-        let started = wait.filter(|_| self.reading.get());
+        let started = wait.filter(|_| self.reads_here());
         let started = started.is_some_and(|wait| self.start_timer(environment, wait).is_ok());
         self.pausing.set(started);
     }
@@ -282,7 +351,7 @@ impl Entry {
 
     fn on_pause_over(self: &Rc<Self>, environment: &Rc<Environment>, (): ()) {
         self.pausing.set(false);
-        if self.reading.get() {
+        if self.reads_here() {
             self.receive(environment, false);
         }
         self.settle(environment);
@@ -304,6 +373,11 @@ impl Entry {
         }
     }
 
+    /// Whether what arrives is read by this thread, for JavaScript.
+    fn reads_here(&self) -> bool {
+        self.reading.get() && self.relayed.borrow().is_none()
+    }
+
     fn on_ready(self: &Rc<Self>, environment: &Rc<Environment>, ready: Readiness) {
         if ready.failed {
             // libuv has stopped the handle; what is there is read to the end below.
@@ -316,7 +390,7 @@ impl Entry {
         if ready.readable || ready.failed {
             if self.lingering.get() {
                 self.discard(ready.failed);
-            } else if self.reading.get() {
+            } else if self.reads_here() {
                 self.receive(environment, ready.failed);
             }
         }
@@ -349,23 +423,73 @@ impl Entry {
             } else {
                 self.deliver(environment, batch);
             }
+            if self.report_end(environment, end) {
+                return;
+            }
             match end {
-                ReadEnd::Closed => {
-                    self.stop_reading();
-                    return self.report(environment, Event::End, 0, 0);
-                }
-                ReadEnd::Failed(error) => {
-                    self.stop_reading();
-                    let text = error.to_string();
-                    let detail = |env| value::string(env, text.as_bytes(), false);
-                    return self.tell(environment, Event::Broken, detail, 0);
-                }
-                ReadEnd::Budget | ReadEnd::ShortRead if to_the_end && self.reading.get() => {}
+                ReadEnd::Closed | ReadEnd::Failed(_) => return,
+                ReadEnd::Budget | ReadEnd::ShortRead if to_the_end && self.reads_here() => {}
                 ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Drained => break,
             }
         }
         let bytes = (self.shared.lock().stats().bytes_received - before) as usize;
         self.pace(environment, Brought { messages, bytes });
+    }
+
+    /// Hands over what the dispatcher has read for this channel, about as much as one read of our
+    /// own brings.
+    fn receive_relayed(self: &Rc<Self>, environment: &Rc<Environment>) {
+        let mut left = READ_BUDGET;
+        while self.reading.get() {
+            let Some(batch) = self.relayed.borrow().as_ref().and_then(Relayed::pop) else {
+                return self.end_relay();
+            };
+            let end = batch.end();
+            left = left.saturating_sub(batch.region().len());
+            if !batch.is_empty() {
+                self.deliver(environment, batch);
+            }
+            if self.report_end(environment, end) {
+                return;
+            }
+            if left == 0 {
+                return self.ring();
+            }
+        }
+    }
+
+    /// Reads here again once the inbox of a dispatcher that has let go is empty.
+    fn end_relay(&self) {
+        if self.relay_ends.replace(false) {
+            self.relayed.borrow_mut().take();
+            self.update(&self.shared.lock());
+        }
+    }
+
+    /// Has this thread come to the inbox.
+    fn ring(&self) {
+        if let Some(relayed) = self.relayed.borrow().as_ref() {
+            relayed.ring();
+        }
+    }
+
+    /// Tells JavaScript when nothing more can be read; says whether that is so.
+    fn report_end(&self, environment: &Environment, end: ReadEnd) -> bool {
+        match end {
+            ReadEnd::Closed => {
+                self.stop_reading();
+                self.report(environment, Event::End, 0, 0);
+                true
+            }
+            ReadEnd::Failed(error) => {
+                self.stop_reading();
+                let text = error.to_string();
+                let detail = |env| value::string(env, text.as_bytes(), false);
+                self.tell(environment, Event::Broken, detail, 0);
+                true
+            }
+            ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Drained => false,
+        }
     }
 
     fn stop_reading(&self) {
@@ -503,6 +627,8 @@ fn open_channel(
         wanted: Cell::new(0),
         reported: Cell::new(0),
         batch: RefCell::new(None),
+        relayed: RefCell::new(None),
+        relay_ends: Cell::new(false),
     });
     let poll = {
         let channel = entry.shared.lock();
@@ -643,6 +769,7 @@ unsafe extern "C" fn set_reading(env: napi_env, info: napi_callback_info) -> nap
     let [id, reading] = value::arguments(env, info);
     if let Some((_, entry)) = entry_of(env, id) {
         entry.reading.set(value::get_bool(env, reading));
+        entry.ring();
         entry.update(&entry.shared.lock());
     }
     value::undefined(env)
@@ -651,7 +778,13 @@ unsafe extern "C" fn set_reading(env: napi_env, info: napi_callback_info) -> nap
 /// Whether no handle is queued or unacknowledged.
 unsafe extern "C" fn is_idle(env: napi_env, info: napi_callback_info) -> napi_value {
     let [id] = value::arguments(env, info);
-    let idle = entry_of(env, id).is_none_or(|(_, entry)| !entry.shared.lock().holds_handle());
+    let idle = entry_of(env, id).is_none_or(|(_, entry)| {
+        let channel = entry.shared.lock();
+        // The handle may be a dispatcher's; its end is to be told as one of our own.
+        entry.holding.set(channel.holds_handle());
+        entry.update(&channel);
+        !entry.holding.get()
+    });
     value::boolean(env, idle)
 }
 
@@ -682,6 +815,7 @@ unsafe extern "C" fn shutdown(env: napi_env, info: napi_callback_info) -> napi_v
     let Some((environment, entry)) = entry_of(env, id) else {
         return value::boolean(env, false);
     };
+    entry.release();
     entry.reading.set(false);
     entry.lingering.set(true);
     entry.referenced.set(false);

@@ -9,9 +9,12 @@ mod channel;
 mod command;
 mod descriptor;
 mod diagnostics;
+mod dispatcher;
 mod environment;
+mod lane;
 mod launches;
 mod process;
+mod relayed;
 mod spawn_sync;
 mod value;
 
@@ -48,6 +51,8 @@ const AREAS: &[&[Function]] = &[
     channel::FUNCTIONS,
     descriptor::FUNCTIONS,
     diagnostics::FUNCTIONS,
+    dispatcher::FUNCTIONS,
+    lane::FUNCTIONS,
     process::FUNCTIONS,
     spawn_sync::FUNCTIONS,
 ];

@@ -93,10 +93,7 @@ impl StockLink {
 
     /// Sends a connection for the server known as `key`; gives it back if that cannot be done.
     pub fn send(&mut self, key: &str, connection: Connection) -> Result<(), Connection> {
-        let number = match self.last_number.checked_sub(1) {
-            Some(number) => number,
-            None => -1,
-        };
+        let number = self.last_number.checked_sub(1).unwrap_or(-1);
         match self.try_send(key, number, &connection) {
             Ok(sequence) => {
                 self.last_number = number;
