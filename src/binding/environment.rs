@@ -45,7 +45,7 @@ pub enum Callbacks {
 }
 
 impl Callbacks {
-    const COUNT: usize = 4;
+    const COUNT: usize = Callbacks::Lane as usize + 1;
 }
 
 impl Environment {
