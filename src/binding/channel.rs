@@ -212,7 +212,7 @@ impl Entry {
         }
         let waits = self.wanted.get() > self.reported.get();
         self.shared
-            .ask_for_attention(waits || self.full.get() || self.holding.get());
+            .ask_for_attention(unwritten || waits || self.full.get() || self.holding.get());
         if let Some(timer) = self.timer.borrow().as_ref() {
             timer.set_ref(keeps_alive && self.pausing.get());
         }
@@ -710,10 +710,6 @@ fn send(
         Ok(status) => status,
         Err(errno) => return value::failure(env, errno),
     };
-    if status.progress != Progress::Gathered {
-        entry.update(&channel);
-    }
-    drop(channel);
     let mut result = status.sequence * SEQUENCE;
     if status.progress != Progress::Written {
         result |= PENDING;
@@ -725,6 +721,11 @@ fn send(
         result |= FULL;
         entry.full.set(true);
     }
+    // Last, for it passes on what is waited for.
+    if status.progress != Progress::Gathered {
+        entry.update(&channel);
+    }
+    drop(channel);
     if status.progress == Progress::Gathered {
         entry.shared.watch();
     }
