@@ -41,7 +41,9 @@ pub struct LaneLink {
     offers: VecDeque<Offer>,
     /// The socket would not take the last message.
     blocked: bool,
-    stalled: bool,
+    /// What the worker had come to when it had left an offer alone for too long: until it comes to
+    /// more, it is offered nothing.
+    stalled_at: Option<u32>,
     ended: bool,
 }
 
@@ -62,7 +64,7 @@ impl LaneLink {
             next: 1,
             offers: VecDeque::new(),
             blocked: false,
-            stalled: false,
+            stalled_at: None,
             ended: false,
         };
         Ok((link, theirs))
@@ -87,13 +89,18 @@ impl LaneLink {
     /// Whether the worker should be offered another one.
     pub fn has_room(&self) -> bool {
         let unseen = self.next.wrapping_sub(self.board.seen());
-        let closed = self.ended || self.blocked || self.stalled;
+        let closed = self.ended || self.blocked || self.is_stalled();
         !closed && self.offers.len() < BOUND && unseen <= WINDOW
     }
 
     /// Whether the worker has left an offer alone for so long that others should have it.
     pub fn is_stalled(&self) -> bool {
-        self.stalled
+        self.stalled_at.is_some()
+    }
+
+    /// Whether the lane can be used at all.
+    pub fn is_open(&self) -> bool {
+        !self.ended
     }
 
     /// Offers a connection; it leaves with the next [`flush`](Self::flush).
@@ -161,6 +168,8 @@ impl LaneLink {
     /// Looks what has become of the offers.
     pub fn sweep(&mut self, now: Instant, outcome: &mut Outcome) {
         let board = &self.board;
+        // Before the slots: a worker that comes to an offer meanwhile is seen to have moved on.
+        let seen = board.seen();
         let mut kept = VecDeque::with_capacity(self.offers.len());
         for offer in self.offers.drain(..) {
             match board.slot(offer.sequence) {
@@ -171,11 +180,14 @@ impl LaneLink {
             }
         }
         self.offers = kept;
-        self.stalled = self.offers.iter().any(|offer| {
-            offer.sent
-                && now.duration_since(offer.since) > STALL
-                && board.slot(offer.sequence) == Slot::Offered
-        });
+        let is_left_alone = |offer: &Offer| {
+            now.duration_since(offer.since) > STALL && board.slot(offer.sequence) == Slot::Offered
+        };
+        if self.offers.iter().any(is_left_alone) {
+            self.stalled_at = Some(seen);
+        } else {
+            self.stalled_at = self.stalled_at.filter(|&then| then == seen);
+        }
     }
 
     /// Takes back the offers that `wanted` names and the worker has not begun with.
@@ -224,7 +236,9 @@ impl LaneLink {
     /// When [`sweep`](Self::sweep) should be called again, if nothing happens before: soon after
     /// an offer, for the worker answers in memory only; later where it takes its time.
     pub fn next_look(&self, now: Instant) -> Option<Duration> {
-        let newest = self.offers.back()?;
+        let Some(newest) = self.offers.back() else {
+            return self.stalled_at.map(|_| STALL);
+        };
         let age = now.duration_since(newest.since);
         let soon = Duration::from_millis(1);
         Some(if age < 20 * soon { soon } else { 10 * soon })
