@@ -36,12 +36,11 @@ impl Relayed {
 
     /// The oldest batch that waits.
     pub fn pop(&self) -> Option<Batch> {
-        let was_full = self.inbox.is_full();
-        let batch = self.inbox.pop();
-        if was_full && !self.inbox.is_full() {
+        let popped = self.inbox.pop()?;
+        if popped.has_room_again {
             self.running.ring();
         }
-        batch
+        Some(popped.batch)
     }
 
     /// Has the thread come back to what is left.

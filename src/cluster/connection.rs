@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 
@@ -11,7 +12,7 @@ use crate::sys::listener;
 /// A connection and where it came from.
 #[derive(Debug)]
 pub struct Connection {
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     client: Option<IpAddr>,
     listener: u32,
 }
@@ -24,7 +25,7 @@ impl Connection {
     pub fn accept(socket: BorrowedFd<'_>, listener: u32) -> Result<Connection, Errno> {
         let (socket, client) = listener::accept(socket)?;
         Ok(Connection {
-            socket,
+            socket: Arc::new(socket),
             client,
             listener,
         })
@@ -38,6 +39,11 @@ impl Connection {
     /// The number of the listener that accepted it.
     pub fn listener(&self) -> u32 {
         self.listener
+    }
+
+    /// Its socket, for whoever sends it: a duplicate could fail when descriptors are short.
+    pub fn socket(&self) -> Arc<OwnedFd> {
+        self.socket.clone()
     }
 
     /// Whether it is certain that nobody has read from or written to it: only then may it go to

@@ -16,7 +16,7 @@ use super::outcome::Outcome;
 use super::relay::Inbox;
 use super::scheduler::{Candidate, Policy, Scheduler};
 use super::stock_link::{self, StockLink};
-use super::watch::{Source, Watch};
+use super::watch::{Event, Source, Watch};
 use super::worker::{Link, Worker, WorkerStats};
 use crate::ipc::shared::SharedChannel;
 
@@ -173,6 +173,11 @@ impl Dispatcher {
 
     /// A worker has ended.
     pub fn forget(&mut self, worker: u32) {
+        if let Some(Link::Stock(link)) = self.workers.get_mut(&worker).map(|w| &mut w.link) {
+            let mut outcome = Outcome::default();
+            link.bury(&mut outcome);
+            self.settle(worker, outcome, Instant::now());
+        }
         self.replace_link(worker, Link::None);
         self.workers.remove(&worker);
         for listening in self.listeners.values_mut() {
@@ -203,19 +208,19 @@ impl Dispatcher {
     // What happens on the thread.
 
     /// A source is ready.
-    pub fn on_ready(&mut self, source: Source, now: Instant) {
-        match source {
+    pub fn on_ready(&mut self, event: Event, now: Instant) {
+        match event.source {
             Source::Wake => {}
             Source::Listener(id) => {
                 if let Some(listening) = self.listeners.get_mut(&id) {
                     listening.on_ready();
                 }
             }
-            Source::Worker(id) => self.on_worker_ready(id, now),
+            Source::Worker(id) => self.on_worker_ready(id, event.hung_up, now),
         }
     }
 
-    fn on_worker_ready(&mut self, id: u32, now: Instant) {
+    fn on_worker_ready(&mut self, id: u32, hung_up: bool, now: Instant) {
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
@@ -223,7 +228,7 @@ impl Dispatcher {
         let ended = match &mut worker.link {
             Link::None => false,
             Link::Stock(link) => {
-                link.on_ready(&mut outcome);
+                link.on_ready(hung_up, &mut outcome);
                 link.has_ended()
             }
             Link::Lane(link) => link.has_ended(),
@@ -242,12 +247,20 @@ impl Dispatcher {
         for listening in self.listeners.values_mut() {
             self.unfinished |= listening.distribute(&mut self.workers, &mut self.candidates, now);
         }
+        let mut broken = Vec::new();
         for worker in self.workers.values_mut() {
             match &mut worker.link {
                 Link::Lane(link) => link.flush(),
                 Link::Stock(link) => link.watch(&self.watch, Source::Worker(worker.id)),
                 Link::None => {}
             }
+            if matches!(&worker.link, Link::Lane(link) if !link.is_open()) {
+                broken.push(worker.id);
+            }
+        }
+        for id in broken {
+            self.replace_link(id, Link::None);
+            self.unfinished = true;
         }
     }
 

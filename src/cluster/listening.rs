@@ -160,7 +160,8 @@ impl Listening {
     }
 
     fn accept(&mut self, now: Instant) -> Option<Connection> {
-        loop {
+        // Bounded: no error may keep the thread here.
+        for _ in 0..TURN {
             match Connection::accept(self.socket.as_fd(), self.id) {
                 Ok(connection) => {
                     self.accepted += 1;
@@ -182,6 +183,8 @@ impl Listening {
                 Err(_) => {}
             }
         }
+        self.paused_until = Some(now + SHORTAGE);
+        None
     }
 
     /// Gives a connection to the worker the scheduler chooses; returns it if it has to wait.
@@ -192,27 +195,34 @@ impl Listening {
         candidates: &mut Vec<Candidate>,
         now: Instant,
     ) -> Option<Connection> {
-        // A worker that cannot be sent to has no room the next time.
+        // A worker that cannot be sent to rests, and so has no room the next time.
         for _ in 0..=self.members.len() {
             candidates.clear();
             let members = self.members.iter().filter_map(|id| workers.get(id));
+            // Nobody waits for one that has gone, however long JavaScript takes to say so.
+            let members = members.filter(|worker| worker.is_reachable());
             candidates.extend(members.map(Worker::candidate));
             let Choice::Worker(index) = self.scheduler.choose(candidates, connection.client())
             else {
                 return Some(connection);
             };
             let worker = candidates.get(index).map(|candidate| candidate.id);
-            let worker = worker.and_then(|id| workers.get_mut(&id));
-            match worker.map(|worker| &mut worker.link) {
-                Some(Link::Lane(link)) => {
+            let Some(worker) = worker.and_then(|id| workers.get_mut(&id)) else {
+                return Some(connection);
+            };
+            match &mut worker.link {
+                Link::Lane(link) => {
                     link.offer(connection, now);
                     return None;
                 }
-                Some(Link::Stock(link)) => match link.send(&self.key, connection) {
+                Link::Stock(link) => match link.send(&self.key, connection) {
                     Ok(()) => return None,
-                    Err(refused) => connection = refused,
+                    Err(refused) => {
+                        connection = refused;
+                        worker.rest(now);
+                    }
                 },
-                Some(Link::None) | None => return Some(connection),
+                Link::None => return Some(connection),
             }
         }
         Some(connection)

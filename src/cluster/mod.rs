@@ -20,3 +20,10 @@ pub mod scoreboard;
 pub mod thread;
 
 pub use worker::WorkerStats;
+
+#[cfg(test)]
+mod lane_tests;
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod stock_tests;

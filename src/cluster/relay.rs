@@ -17,6 +17,9 @@ use crate::ipc::Batch;
 /// dispatcher reads no more of that channel, so its worker gets no more connections either.
 const MOST_WAITING: usize = 16 << 20;
 
+/// What a descriptor that waits counts for, so that these stay few as well.
+const WEIGHT_OF_HANDLE: usize = 64 << 10;
+
 /// Which channels have something for their thread.
 #[derive(Debug)]
 pub struct Relay {
@@ -84,16 +87,22 @@ impl Inbox {
 
     /// Adds a batch and wakes the thread.
     pub fn push(&self, batch: Batch) {
-        self.bytes.fetch_add(batch.region().len(), Ordering::AcqRel);
+        self.bytes.fetch_add(weight(&batch), Ordering::AcqRel);
         lock(&self.batches).push_back(batch);
         self.ring();
     }
 
     /// The oldest batch.
-    pub fn pop(&self) -> Option<Batch> {
+    pub fn pop(&self) -> Option<Popped> {
         let batch = lock(&self.batches).pop_front()?;
-        self.bytes.fetch_sub(batch.region().len(), Ordering::AcqRel);
-        Some(batch)
+        let weight = weight(&batch);
+        // The sum before and after in one step: between two looks it might become full.
+        let before = self.bytes.fetch_sub(weight, Ordering::AcqRel);
+        let after = before - weight;
+        Some(Popped {
+            batch,
+            has_room_again: before > MOST_WAITING && after <= MOST_WAITING,
+        })
     }
 
     /// Whether no more should be read before the thread has come to what is here.
@@ -105,6 +114,19 @@ impl Inbox {
     pub fn ring(&self) {
         self.relay.ring(self.channel);
     }
+}
+
+/// What was taken out of an inbox.
+#[derive(Debug)]
+pub struct Popped {
+    /// The messages.
+    pub batch: Batch,
+    /// The inbox was full until now: whoever fills it is to be told.
+    pub has_room_again: bool,
+}
+
+fn weight(batch: &Batch) -> usize {
+    batch.memory() + WEIGHT_OF_HANDLE * batch.handles().len()
 }
 
 /// A panic elsewhere leaves lists of batches as usable as before.

@@ -40,6 +40,8 @@ pub struct StockLink {
     /// What the channel is watched for.
     watched: EpollFlags,
     ended: bool,
+    /// Nothing can be sent on the channel any more.
+    is_broken: bool,
 }
 
 /// What a new link is watched for.
@@ -55,6 +57,7 @@ impl StockLink {
             last_number: 0,
             watched: FIRST_WATCHED,
             ended: false,
+            is_broken: false,
         }
     }
 
@@ -68,10 +71,15 @@ impl StockLink {
         usize::from(self.in_flight.is_some())
     }
 
+    /// Whether there is still a way to the worker.
+    pub fn is_open(&self) -> bool {
+        !self.ended && !self.is_broken
+    }
+
     /// Whether the worker can be sent a connection: no handle of ours or of the program's is on
     /// its way, and answers are being read.
     pub fn has_room(&self) -> bool {
-        let busy = self.ended || self.in_flight.is_some() || self.inbox.is_full();
+        let busy = !self.is_open() || self.in_flight.is_some() || self.inbox.is_full();
         !busy && !self.channel.lock().holds_handle()
     }
 
@@ -104,40 +112,54 @@ impl StockLink {
                 });
                 Ok(())
             }
-            Err(_) => Err(connection),
+            Err(_) => {
+                self.is_broken = self.channel.lock().broken().is_some();
+                Err(connection)
+            }
         }
     }
 
     fn try_send(&self, key: &str, number: i32, connection: &Connection) -> Result<u64, Errno> {
-        let duplicate = connection.as_fd().try_clone_to_owned();
-        let duplicate = duplicate.map_err(|_| Errno::EMFILE)?;
         let mut channel = self.channel.lock();
         let message = stock::new_connection(channel.framing(), key, number);
         channel
-            .send_dispatched(&message, duplicate)
+            .send_dispatched(&message, connection.socket())
             .map(|status| status.sequence)
     }
 
-    /// The channel is readable, writable or broken.
-    pub fn on_ready(&mut self, outcome: &mut Outcome) {
-        while !self.ended && !self.inbox.is_full() {
-            let (batch, framing) = {
-                let mut channel = self.channel.lock();
-                channel.flush();
-                (channel.receive(READ_BUDGET), channel.framing())
-            };
-            let end = batch.end();
-            self.take_in(batch, framing, outcome);
-            match end {
+    /// The channel is readable, writable or broken. What is left to read is told of again, and so
+    /// waits while others have their turn; but a worker that has hung up is read to the end, however
+    /// much lies in the inbox: it is no more than a socket holds, and the end must be seen.
+    pub fn on_ready(&mut self, hung_up: bool, outcome: &mut Outcome) {
+        self.channel.lock().flush();
+        while !self.ended && (hung_up || !self.inbox.is_full()) {
+            match self.receive(outcome) {
                 ReadEnd::Closed | ReadEnd::Failed(_) => self.end(outcome),
-                ReadEnd::Budget => {}
-                ReadEnd::Drained | ReadEnd::ShortRead => break,
+                ReadEnd::Budget | ReadEnd::ShortRead if hung_up => {}
+                ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Drained => break,
             }
         }
         self.check_events(outcome);
         if self.channel.wants_attention() {
             self.inbox.ring();
         }
+    }
+
+    fn receive(&mut self, outcome: &mut Outcome) -> ReadEnd {
+        let (batch, framing) = {
+            let mut channel = self.channel.lock();
+            (channel.receive(READ_BUDGET), channel.framing())
+        };
+        let end = batch.end();
+        self.take_in(batch, framing, outcome);
+        end
+    }
+
+    /// The worker's process has ended: takes in what it has written before.
+    pub fn bury(&mut self, outcome: &mut Outcome) {
+        self.on_ready(true, outcome);
+        // Somebody else may hold the other end open.
+        self.end(outcome);
     }
 
     /// Keeps the answers of a batch and passes the rest on.
@@ -156,6 +178,7 @@ impl StockLink {
         if batch.is_empty() && !matches!(batch.end(), ReadEnd::Closed | ReadEnd::Failed(_)) {
             self.channel.lock().recycle(batch);
         } else {
+            let batch = self.channel.lock().compact(batch);
             self.inbox.push(batch);
         }
     }

@@ -88,14 +88,14 @@ impl Shared {
     fn run(&self) {
         let mut limit = None;
         loop {
-            let sources = self.watch.wait(limit);
+            let events = self.watch.wait(limit);
             if self.ending.load(Ordering::Acquire) {
                 return;
             }
             let now = Instant::now();
             let mut dispatcher = self.lock();
-            for source in sources {
-                dispatcher.on_ready(source, now);
+            for event in events {
+                dispatcher.on_ready(event, now);
             }
             dispatcher.turn(now);
             limit = dispatcher.next_look(now);

@@ -21,6 +21,15 @@ pub enum Source {
     Worker(u32),
 }
 
+/// What has happened.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// To whom.
+    pub source: Source,
+    /// The other end is closed: nothing comes any more but what lies in the socket.
+    pub hung_up: bool,
+}
+
 impl Source {
     fn token(self) -> u64 {
         match self {
@@ -36,6 +45,16 @@ impl Source {
             0 => Source::Wake,
             1 => Source::Listener(id),
             _ => Source::Worker(id),
+        }
+    }
+}
+
+impl Event {
+    fn of(event: &EpollEvent) -> Event {
+        let gone = EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+        Event {
+            source: Source::of(event.data()),
+            hung_up: event.events().intersects(gone),
         }
     }
 }
@@ -88,7 +107,7 @@ impl Watch {
     }
 
     /// Waits until something is ready or the time is over, and returns what is.
-    pub fn wait(&self, limit: Option<Duration>) -> Vec<Source> {
+    pub fn wait(&self, limit: Option<Duration>) -> Vec<Event> {
         let mut events = [EpollEvent::empty(); EVENTS];
         // Rounded up: a rest below a millisecond must not become a busy loop.
         let millis = limit.map(|limit| limit.as_micros().div_ceil(1000) as u64);
@@ -97,13 +116,10 @@ impl Watch {
         });
         // Interrupted counts as a time that is over.
         let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
-        let sources: Vec<Source> = events[..ready]
-            .iter()
-            .map(|event| Source::of(event.data()))
-            .collect();
-        if sources.contains(&Source::Wake) {
+        let happened: Vec<Event> = events[..ready].iter().map(Event::of).collect();
+        if happened.iter().any(|event| event.source == Source::Wake) {
             let _ = self.bell.read();
         }
-        sources
+        happened
     }
 }

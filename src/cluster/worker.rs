@@ -104,7 +104,21 @@ impl Worker {
         self.accepted += outcome.taken;
         self.handed_back += outcome.declined;
         if outcome.declined > 0 {
-            self.rests_until = Some(now + REST);
+            self.rest(now);
+        }
+    }
+
+    /// Leaves it alone for a while.
+    pub fn rest(&mut self, now: Instant) {
+        self.rests_until = Some(now + REST);
+    }
+
+    /// Whether there is a way to it.
+    pub fn is_reachable(&self) -> bool {
+        match &self.link {
+            Link::None => false,
+            Link::Stock(link) => link.is_open(),
+            Link::Lane(link) => link.is_open(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What one receive delivers: whole messages as one region of bytes, the handles that belong to
 //! some of them, and how the reading ended. Parsing the bytes is left to JavaScript's own parsers.
 
+use std::mem;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
@@ -99,7 +100,12 @@ impl Batch {
 
     /// Takes the handles out. Those left in the batch are closed with it.
     pub fn take_handles(&mut self) -> Vec<(usize, HandleSlot)> {
-        std::mem::take(&mut self.handles)
+        mem::take(&mut self.handles)
+    }
+
+    /// Bytes of memory it occupies.
+    pub fn memory(&self) -> usize {
+        mem::size_of::<Batch>() + self.frames.memory()
     }
 
     /// Takes the messages `gone` (indices in ascending order) out, as if they had never been sent.

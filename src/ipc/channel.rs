@@ -4,6 +4,7 @@
 
 use std::mem;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -190,6 +191,7 @@ impl<T: Transport> Channel<T> {
         mode: SendMode,
     ) -> Result<SendStatus, Errno> {
         let transport = &mut self.transport;
+        let handle = handle.map(Arc::new);
         self.queue
             .commit(transport, len, handle, mode, Sender::Client)
     }
@@ -200,7 +202,7 @@ impl<T: Transport> Channel<T> {
     pub fn send_dispatched(
         &mut self,
         payload: &[u8],
-        handle: OwnedFd,
+        handle: Arc<OwnedFd>,
     ) -> Result<SendStatus, Errno> {
         let len = payload.len();
         self.reserve(len).copy_from_slice(payload);
@@ -337,6 +339,13 @@ impl<T: Transport> Channel<T> {
         if !self.ended {
             self.reader.recycle(batch.frames);
         }
+    }
+
+    /// Moves a batch that will not be delivered soon into memory of its own size, and gives the
+    /// rest back.
+    pub fn compact(&mut self, mut batch: Batch) -> Batch {
+        batch.frames = self.reader.compact(batch.frames);
+        batch
     }
 
     /// Whether part of a message has arrived (Node's `buffering`).

@@ -61,6 +61,11 @@ impl Frames {
         &self.region[..self.len]
     }
 
+    /// Bytes of memory they occupy.
+    pub fn memory(&self) -> usize {
+        self.region.capacity() + mem::size_of::<u32>() * self.ends.capacity()
+    }
+
     /// See [`Batch::range`](super::Batch::range).
     pub fn range(&self, index: usize) -> Range<usize> {
         payload(self.framing, &self.ends, index)
@@ -246,6 +251,22 @@ impl FrameReader {
         if ends.capacity() <= KEEP_ENDS && ends.capacity() > self.spare_ends.capacity() {
             self.spare_ends = ends;
         }
+    }
+
+    /// The same frames in no more memory than they need; the rest is kept for the next ones.
+    pub fn compact(&mut self, frames: Frames) -> Frames {
+        if frames.len > frames.region.len() / 2 {
+            return frames;
+        }
+        let small = Frames {
+            region: frames.region[..frames.len].to_vec(),
+            len: frames.len,
+            ends: frames.ends.clone(),
+            framing: frames.framing,
+            ascii: frames.ascii,
+        };
+        self.recycle(frames);
+        small
     }
 
     /// Drops everything not taken yet, and the memory.

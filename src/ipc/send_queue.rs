@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -105,7 +106,8 @@ struct HandleMessage {
     frame: Vec<u8>,
     /// Bytes of `frame` that are with the kernel.
     written: usize,
-    descriptor: OwnedFd,
+    /// Shared with whoever may need it should it not arrive.
+    descriptor: Arc<OwnedFd>,
     retransmissions: u8,
 }
 
@@ -190,7 +192,7 @@ impl SendQueue {
         &mut self,
         transport: &mut impl Transport,
         len: usize,
-        handle: Option<OwnedFd>,
+        handle: Option<Arc<OwnedFd>>,
         mode: SendMode,
         sender: Sender,
     ) -> Result<SendStatus, Errno> {
