@@ -2,6 +2,7 @@
 // brood's public face: everything node:child_process has, `cluster`, and what brood adds.
 
 const { assertUsable } = require('./lib/addon');
+const { takeOffer } = require('./lib/ipc/upgrade');
 const { lazily } = require('./lib/lazy');
 
 assertUsable();
@@ -13,5 +14,8 @@ const brood = require('./lib/child_process');
 lazily(brood, 'cluster', () => require('node:cluster'));
 lazily(brood, 'diagnostics', () => require('./lib/diagnostics').diagnostics);
 lazily(brood, 'adoptChannel', () => require('./lib/ipc/takeover').takeOverChannel);
+
+// In a child whose parent has brood, too.
+if (takeOffer()) require('./lib/ipc/takeover').takeUpOffer();
 
 module.exports = brood;

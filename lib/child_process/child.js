@@ -31,6 +31,9 @@ const SERIALIZATIONS = [undefined, 'json', 'advanced'];
 /** Set on the options of spawn() when the child takes over this process's environment unread. */
 const inheritEnv = Symbol('brood.inheritEnv');
 
+/** Set by fork(): the child is Node, and may have brood. */
+const offersUpgrade = Symbol('brood.offersUpgrade');
+
 const created = diagnostics.channel('child_process');
 const tracing = diagnostics.tracingChannel('child_process.spawn');
 
@@ -118,23 +121,31 @@ function isReportedLater(errno) {
   );
 }
 
-let setupChannel;
+let ipc;
 
 /**
  * Tells the child of its channel: returns what the native side adds to an environment it takes over
  * unread. Nothing may fail any more once the child is there, so the channel's code is loaded here.
  */
-function announceChannel(options, ipcFd, serialization) {
-  setupChannel ??= require('../ipc').setupChannel;
+function announceChannel(options, ipcFd, serialization, offer) {
   const variables = [
     `NODE_CHANNEL_FD=${ipcFd}`,
     `NODE_CHANNEL_SERIALIZATION_MODE=${serialization}`,
   ];
-  if (options[inheritEnv] === true) return toBlock(variables);
+  if (options[inheritEnv] === true) {
+    return toBlock(offer === null ? variables : ipc.withOffer(variables, offer));
+  }
   if (options.envPairs === undefined) options.envPairs = [];
   else validateArray(options.envPairs, 'options.envPairs');
   options.envPairs.push(...variables);
+  if (offer !== null) options.envPairs = ipc.withOffer(options.envPairs, offer);
   return undefined;
+}
+
+/** The offer to speak brood's own framing that goes with the channel, or null. */
+function offerFor(options) {
+  ipc ??= require('../ipc');
+  return options[offersUpgrade] === true ? ipc.makeOffer(options.upgrade) : null;
 }
 
 function environmentBlock(options) {
@@ -170,10 +181,14 @@ function openStreams(child, entries, slots) {
   child.stdio = streams;
 }
 
-function openChannel(child, fd, serialization, maxMessageSize) {
+function openChannel(child, fd, serialization, { maxMessageSize }, offer) {
   child._closesNeeded++;
   const onClose = () => maybeClose(child);
-  setupChannel(child, fd, serialization, { onClose, maxMessageSize: maxMessageSize ?? undefined });
+  ipc.setupChannel(child, fd, serialization, {
+    onClose,
+    maxMessageSize: maxMessageSize ?? undefined,
+    offer,
+  });
 }
 
 /** What is known of the start at once; the events come a tick later. */
@@ -206,7 +221,8 @@ ChildProcess.prototype.spawn = function spawn(options) {
   options.stdio = entries;
   validateOneOf(options.serialization, 'options.serialization', SERIALIZATIONS);
   const serialization = options.serialization || 'json';
-  const extraEnv = ipcFd === -1 ? undefined : announceChannel(options, ipcFd, serialization);
+  const offer = ipcFd === -1 ? null : offerFor(options);
+  const extraEnv = ipcFd === -1 ? undefined : announceChannel(options, ipcFd, serialization, offer);
   setCommand(this, options);
 
   if (tracing.start.hasSubscribers) tracing.start.publish({ process: this, options });
@@ -218,7 +234,7 @@ ChildProcess.prototype.spawn = function spawn(options) {
 
   this.pid = this._handle.pid;
   openStreams(this, entries, slots);
-  if (ipcFd !== -1) openChannel(this, slots[ipcFd], serialization, options.maxMessageSize);
+  if (ipcFd !== -1) openChannel(this, slots[ipcFd], serialization, options, offer);
   for (const entry of entries) {
     if (entry.type === 'wrap') giveAway(entry);
   }
@@ -251,4 +267,4 @@ ChildProcess.prototype[stock.dispose] = function () {
   if (!this.killed) this.kill();
 };
 
-module.exports = { ChildProcess, inheritEnv, tracing };
+module.exports = { ChildProcess, inheritEnv, offersUpgrade, tracing };

@@ -57,6 +57,7 @@ function ownOptions(options) {
     dieWithParent: undefined,
     limits: undefined,
     maxMessageSize: undefined,
+    upgrade: undefined,
     ...options,
   };
 }
@@ -103,6 +104,9 @@ function validateSpawnOptions(options) {
   }
   if (options.maxMessageSize != null) {
     validateInteger(options.maxMessageSize, 'options.maxMessageSize', 1, LARGEST_MESSAGE);
+  }
+  if (options.upgrade != null && typeof options.upgrade !== 'number') {
+    validateBoolean(options.upgrade, 'options.upgrade');
   }
   if (options.limits != null) options.limits = require('./limits').validateLimits(options.limits);
 }

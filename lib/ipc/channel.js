@@ -8,7 +8,7 @@ const net = require('node:net');
 const { deprecate } = require('node:util');
 const { NativeChannel, FULL } = require('./native_channel');
 const { Control } = require('./control');
-const { isInternal } = require('./internal_message');
+const { isInternal, isAnnouncement } = require('./internal_message');
 const { kinds, kindOf } = require('./handles');
 const { adoptDescriptor, nativeHandleType } = require('./native_handle');
 const codecs = require('./serialization');
@@ -198,6 +198,7 @@ class Channel {
   emit(message, handle, internal) {
     const { target } = this;
     if (internal) {
+      if (isAnnouncement(message)) return;
       if (message.cmd === 'NODE_HANDLE') this.#acceptHandle(message, handle);
       target.emit('internalMessage', message, handle);
     } else if (this.#parked.length === 0 && target.listenerCount('message') > 0) {

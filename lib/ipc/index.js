@@ -4,5 +4,6 @@
 
 const { setupChannel } = require('./channel');
 const { nativeHandleType } = require('./native_handle');
+const { makeOffer, withOffer } = require('./upgrade');
 
-module.exports = { setupChannel, nativeHandleType };
+module.exports = { makeOffer, nativeHandleType, setupChannel, withOffer };

@@ -10,6 +10,7 @@ const { errnoException } = require('../errors');
 const GATHER = 1;
 const REPLY = 2;
 const NOTIFY = 4;
+const REFUSE = 8;
 
 // Bits of channelSend's result; the message's number stands above them.
 const PENDING = 1;
@@ -26,6 +27,7 @@ const EVENTS = [
   'ondrained',
   'onclosed',
   'onsendFailed',
+  'onupgraded',
 ];
 
 binding.setChannelCallbacks(
@@ -44,13 +46,16 @@ function endTurn(native) {
 
 class NativeChannel {
   // `received` are bytes of the stream that somebody else has read before, if any.
-  constructor(fd, codec, { maxMessageSize = 0, received }) {
+  // `offer` is the one that was made to the child at the other end.
+  constructor(fd, codec, { maxMessageSize = 0, received, offer }) {
     this.fd = fd;
     this.codec = codec;
     this.sockets = { got: Object.create(null), send: Object.create(null) };
     this.turnOpen = false;
     this.gathered = false;
     this.completions = [];
+    // What brood's own framing may be used for, as bits; null while this end speaks Node's protocol.
+    this.features = null;
     this.onmessages = null;
     this.onend = null;
     this.onbroken = null;
@@ -62,15 +67,30 @@ class NativeChannel {
     this.id = binding.channelOpen(this, fd, codec.advanced, maxMessageSize);
     if (this.id < 0) throw errnoException(this.id, 'open');
     if (received?.length > 0) binding.channelFeed(this.id, received);
+    if (offer) binding.channelOffer(this.id, offer);
+  }
+
+  onupgraded(features) {
+    this.features = features;
+  }
+
+  // Answers the parent's offer; messages go by Node's protocol until the parent has agreed.
+  acceptUpgrade(offer, version) {
+    return binding.channelAccept(this.id, offer, version);
+  }
+
+  // Node's protocol for good, although an upgrade was offered; false when it is too late.
+  pin() {
+    return this.id === 0 || binding.channelPin(this.id);
   }
 
   // Sends one message. `fd` is a descriptor to go with it or -1 (the addon duplicates it);
-  // `reply` marks the acknowledgements that may overtake held messages. Returns the addon's
-  // status; `onsent(error)` is called once the bytes are the kernel's.
+  // `reply` marks the acknowledgements and refusals that may overtake held messages. Returns the
+  // addon's status; `onsent(error)` is called once the bytes are the kernel's.
   send(message, fd, reply, onsent) {
     let flags = typeof onsent === 'function' ? NOTIFY : 0;
     if (reply) {
-      flags = REPLY;
+      flags = message.cmd === 'NODE_HANDLE_NACK' ? REPLY | REFUSE : REPLY;
     } else if (this.turnOpen) {
       flags |= GATHER;
       this.gathered = true;

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, IntoRawFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,8 +19,9 @@ use super::environment::{Callbacks, Environment};
 use super::value;
 use crate::ipc::pace::{Brought, Pace};
 use crate::ipc::shared::{self, SharedChannel};
+use crate::ipc::upgrade::{Offer, Terms, VERSION};
 use crate::ipc::{
-    Batch, Channel, ChannelEvent, FlushState, Framing, HandleSlot, Limits, Progress, ReadEnd,
+    Batch, Channel, ChannelEvent, FlushState, Framing, HandleSlot, Limits, Progress, ReadEnd, Run,
     SendMode, UnixTransport,
 };
 use crate::sys::descriptor;
@@ -38,6 +40,10 @@ pub const FUNCTIONS: &[Function] = &[
     ("channelIdle", Some(is_idle)),
     ("channelReceiving", Some(is_receiving)),
     ("channelLines", Some(lines)),
+    ("makeOffer", Some(make_offer)),
+    ("channelOffer", Some(offer)),
+    ("channelAccept", Some(accept)),
+    ("channelPin", Some(pin)),
     ("channelShutdown", Some(shutdown)),
 ];
 
@@ -52,6 +58,7 @@ const HIGH_WATER: usize = 2 * 65536;
 const GATHER: i32 = 1;
 const REPLY: i32 = 2;
 const NOTIFY: i32 = 4;
+const REFUSE: i32 = 8;
 
 /// Bits of a send's result; the message's number stands above them.
 const PENDING: u64 = 1;
@@ -69,6 +76,7 @@ enum Event {
     Drained = 5,
     Closed = 6,
     SendFailed = 7,
+    Upgraded = 8,
 }
 
 /// The channels of one environment.
@@ -102,8 +110,10 @@ struct Entry {
     /// The highest number a callback waits for, and the highest reported.
     wanted: Cell<u64>,
     reported: Cell<u64>,
-    /// The batch JavaScript is looking at.
-    batch: RefCell<Option<Batch>>,
+    /// The batch JavaScript is looking at, and which of its messages.
+    batch: RefCell<Option<(Batch, Run)>>,
+    /// JavaScript knows that this end sends brood's frames.
+    upgraded: Cell<bool>,
 }
 
 impl Channels {
@@ -193,7 +203,7 @@ impl Entry {
     /// Tells JavaScript what a flush or an acknowledgement has changed, and ends a lingering
     /// channel that has nothing left to write.
     fn settle(&self, environment: &Environment) {
-        let (events, completed, unwritten, holding, broken) = {
+        let (events, completed, unwritten, holding, broken, upgraded) = {
             let mut channel = self.shared.lock();
             let events: Vec<_> = std::iter::from_fn(|| channel.next_event()).collect();
             self.update(&channel);
@@ -203,8 +213,14 @@ impl Entry {
                 channel.unwritten_messages(),
                 channel.holds_handle(),
                 channel.broken().is_some(),
+                channel.upgraded(),
             )
         };
+        if let Some(terms) = upgraded
+            && !self.upgraded.replace(true)
+        {
+            self.report(environment, Event::Upgraded, u64::from(terms.features), 0);
+        }
         for event in events {
             match event {
                 ChannelEvent::HandleAcknowledged { .. } => {}
@@ -325,6 +341,7 @@ impl Entry {
         loop {
             let batch = self.shared.lock().receive(READ_BUDGET);
             match batch.end() {
+                ReadEnd::Switched => {}
                 ReadEnd::Budget | ReadEnd::ShortRead if to_the_end => {}
                 _ => return,
             }
@@ -356,8 +373,12 @@ impl Entry {
                     let detail = |env| value::string(env, text.as_bytes(), false);
                     return self.tell(environment, Event::Broken, detail, 0);
                 }
+                ReadEnd::Switched if self.reading.get() => {}
                 ReadEnd::Budget | ReadEnd::ShortRead if to_the_end && self.reading.get() => {}
-                ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Drained => break,
+                ReadEnd::Budget
+                | ReadEnd::ShortRead
+                | ReadEnd::Switched
+                | ReadEnd::Drained => break,
             }
         }
         let bytes = (self.shared.lock().stats().bytes_received - before) as usize;
@@ -369,37 +390,58 @@ impl Entry {
         self.update(&self.shared.lock());
     }
 
+    /// Hands the messages to JavaScript, one call for all that are encoded alike.
     fn deliver(&self, environment: &Environment, mut batch: Batch) {
-        let handles = batch.take_handles();
-        *self.batch.borrow_mut() = Some(batch);
+        let mut handles = batch.take_handles();
+        for run in batch.runs() {
+            let later = handles.split_off(
+                handles.partition_point(|(index, _)| *index < run.messages.end),
+            );
+            let own = std::mem::replace(&mut handles, later);
+            batch = self.deliver_run(environment, batch, run, own);
+        }
+        self.shared.lock().recycle(batch);
+    }
+
+    fn deliver_run(
+        &self,
+        environment: &Environment,
+        batch: Batch,
+        run: Run,
+        handles: Vec<(usize, HandleSlot)>,
+    ) -> Batch {
+        let taken = self.batch.replace(Some((batch, run)));
+        debug_assert!(taken.is_none(), "two batches at a time");
         self.target
             .call(environment.callback(Callbacks::ChannelMessages), |env| {
                 let batch = self.batch.borrow();
-                let batch = batch.as_ref()?;
-                let framing = self.shared.lock().framing();
-                let (payload, ranges) = match framing {
-                    Framing::JsonLines => {
-                        let text = value::string(env, batch.json_array(), batch.is_ascii());
-                        (text, value::undefined(env))
-                    }
-                    Framing::Advanced => (
-                        value::buffer_copy(env, batch.region()),
-                        ranges_of(env, batch),
-                    ),
-                };
-                let count = value::integer(env, batch.len() as i32);
-                Some([payload, count, handles_array(env, handles), ranges])
+                let (batch, run) = batch.as_ref()?;
+                let (payload, ranges) = payload_of(env, batch, run);
+                let count = value::integer(env, run.messages.len() as i32);
+                let handles = handles_array(env, handles, run.messages.start);
+                Some([payload, count, handles, ranges])
             });
-        let batch = self.batch.borrow_mut().take();
-        if let Some(batch) = batch {
-            self.shared.lock().recycle(batch);
-        }
+        let (batch, _) = self.batch.take().unwrap_or_else(|| unreachable!("put there above"));
+        batch
+    }
+}
+
+/// A run as JavaScript decodes it: a JSON array, or a copy of the bytes and where each value lies.
+fn payload_of(env: napi_env, batch: &Batch, run: &Run) -> (napi_value, napi_value) {
+    let bytes = &batch.region()[run.bytes.clone()];
+    match run.encoding {
+        Framing::JsonLines => (value::string(env, bytes, run.ascii), value::undefined(env)),
+        Framing::Advanced => (value::buffer_copy(env, bytes), ranges_of(env, batch, run)),
     }
 }
 
 /// `[index, descriptor, …]` in ascending order, -1 for a descriptor that did not arrive;
 /// `undefined` when no message carries one. The descriptors are JavaScript's from here on.
-fn handles_array(env: napi_env, handles: Vec<(usize, HandleSlot)>) -> napi_value {
+fn handles_array(
+    env: napi_env,
+    handles: Vec<(usize, HandleSlot)>,
+    first_message: usize,
+) -> napi_value {
     if handles.is_empty() {
         return value::undefined(env);
     }
@@ -408,19 +450,17 @@ fn handles_array(env: napi_env, handles: Vec<(usize, HandleSlot)>) -> napi_value
             HandleSlot::Received(fd) => fd.into_raw_fd(),
             HandleSlot::Missing => -1,
         };
+        let index = index - first_message;
         [value::integer(env, index as i32), value::integer(env, fd)]
     });
     value::array(env, numbers)
 }
 
-/// `[start, end, …]` of each message in the batch's region.
-fn ranges_of(env: napi_env, batch: &Batch) -> napi_value {
-    let numbers = (0..batch.len()).flat_map(|index| {
+/// `[start, end, …]` of each message in the run's bytes.
+fn ranges_of(env: napi_env, batch: &Batch, run: &Run) -> napi_value {
+    let numbers = run.messages.clone().flat_map(|index| {
         let range = batch.range(index);
-        [
-            value::number(env, range.start as f64),
-            value::number(env, range.end as f64),
-        ]
+        [range.start, range.end].map(|at| value::number(env, (at - run.bytes.start) as f64))
     });
     value::array(env, numbers)
 }
@@ -493,6 +533,7 @@ fn open_channel(
         wanted: Cell::new(0),
         reported: Cell::new(0),
         batch: RefCell::new(None),
+        upgraded: Cell::new(false),
     });
     let poll = {
         let channel = entry.shared.lock();
@@ -518,7 +559,8 @@ unsafe extern "C" fn feed(env: napi_env, info: napi_callback_info) -> napi_value
 unsafe extern "C" fn send_text(env: napi_env, info: napi_callback_info) -> napi_value {
     let [id, text, fd, flags] = value::arguments(env, info);
     let write = |channel: &mut Channel<UnixTransport>| {
-        let room = channel.reserve(value::string_bound(env, text));
+        let bound = value::string_bound(env, text);
+        let room = channel.reserve_as(bound, Framing::JsonLines);
         value::write_string(env, text, room)
     };
     send(env, id, fd, flags, write)
@@ -529,7 +571,8 @@ unsafe extern "C" fn send_bytes(env: napi_env, info: napi_callback_info) -> napi
     // SAFETY: no JavaScript runs before the bytes are copied.
     let bytes = unsafe { value::view_bytes(env, bytes) }.unwrap_or_default();
     let write = |channel: &mut Channel<UnixTransport>| {
-        channel.reserve(bytes.len()).copy_from_slice(bytes);
+        let room = channel.reserve_as(bytes.len(), Framing::Advanced);
+        room.copy_from_slice(bytes);
         bytes.len()
     };
     send(env, id, fd, flags, write)
@@ -563,6 +606,14 @@ fn send(
     };
     entry.answered.set(true);
     let mut channel = entry.shared.lock();
+    if flags & REPLY != 0 && channel.upgraded().is_some() {
+        let result = match flags & REFUSE {
+            0 => channel.acknowledge_handle(),
+            _ => channel.refuse_handle(),
+        };
+        entry.update(&channel);
+        return value::integer(env, result.err().map_or(0, |errno| -(errno as i32)));
+    }
     let length = write(&mut channel);
     if flags & REPLY != 0 {
         let result = channel.commit_unqueued(length);
@@ -659,11 +710,61 @@ unsafe extern "C" fn lines(env: napi_env, info: napi_callback_info) -> napi_valu
         return value::undefined(env);
     };
     let batch = entry.batch.borrow();
-    let Some(batch) = batch.as_ref() else {
+    let Some((batch, run)) = batch.as_ref() else {
         return value::undefined(env);
     };
-    let lines = (0..batch.len()).map(|i| value::string(env, batch.message(i), batch.is_ascii()));
+    let messages = run.messages.clone();
+    let lines = messages.map(|i| value::string(env, batch.message(i), run.ascii));
     value::array(env, lines)
+}
+
+/// The text of an offer to a child of this process, of what layout `version` could do.
+unsafe extern "C" fn make_offer(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [version] = value::arguments(env, info);
+    let terms = Terms::of(value::get_i32(env, version).clamp(0, VERSION as i32) as u32);
+    // Keyed with the kernel's random numbers.
+    let [high, low] = [(); 2].map(|()| RandomState::new().hash_one(0));
+    let offer = Offer::new(terms, std::process::id(), &format!("{high:016x}{low:016x}"));
+    value::string(env, offer.to_text().as_bytes(), true)
+}
+
+/// The child was made this offer in its environment.
+unsafe extern "C" fn offer(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, text] = value::arguments(env, info);
+    if let (Some((_, entry)), Some(offer)) = (entry_of(env, id), offer_of(env, text)) {
+        entry.shared.lock().offer_upgrade(&offer);
+    }
+    value::undefined(env)
+}
+
+/// Takes up the parent's offer, which is `text`, if it was made to this process and there is common
+/// ground with `version`; returns whether.
+unsafe extern "C" fn accept(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, text, version] = value::arguments(env, info);
+    let own = Terms::of(value::get_i32(env, version).clamp(0, VERSION as i32) as u32);
+    let accepted = match (entry_of(env, id), offer_of(env, text)) {
+        (Some((_, entry)), Some(offer)) if offer.parent == std::os::unix::process::parent_id() => {
+            let mut channel = entry.shared.lock();
+            let accepted = channel.accept_upgrade(&offer, own);
+            entry.update(&channel);
+            accepted.unwrap_or(false)
+        }
+        _ => false,
+    };
+    value::boolean(env, accepted)
+}
+
+fn offer_of(env: napi_env, text: napi_value) -> Option<Offer> {
+    let mut bytes = Vec::new();
+    value::append_string(env, text, &mut bytes);
+    Offer::parse(std::str::from_utf8(&bytes).ok()?)
+}
+
+/// Keeps Node's protocol, whatever the peer answers; false when it is too late.
+unsafe extern "C" fn pin(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id] = value::arguments(env, info);
+    let pinned = entry_of(env, id).is_none_or(|(_, entry)| entry.shared.lock().pin());
+    value::boolean(env, pinned)
 }
 
 /// Stops delivering and ends the channel once its queue is written. Returns whether it lingers.
