@@ -375,10 +375,9 @@ impl Entry {
                 }
                 ReadEnd::Switched if self.reading.get() => {}
                 ReadEnd::Budget | ReadEnd::ShortRead if to_the_end && self.reading.get() => {}
-                ReadEnd::Budget
-                | ReadEnd::ShortRead
-                | ReadEnd::Switched
-                | ReadEnd::Drained => break,
+                ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Switched | ReadEnd::Drained => {
+                    break;
+                }
             }
         }
         let bytes = (self.shared.lock().stats().bytes_received - before) as usize;
@@ -394,9 +393,8 @@ impl Entry {
     fn deliver(&self, environment: &Environment, mut batch: Batch) {
         let mut handles = batch.take_handles();
         for run in batch.runs() {
-            let later = handles.split_off(
-                handles.partition_point(|(index, _)| *index < run.messages.end),
-            );
+            let later =
+                handles.split_off(handles.partition_point(|(index, _)| *index < run.messages.end));
             let own = std::mem::replace(&mut handles, later);
             batch = self.deliver_run(environment, batch, run, own);
         }
@@ -421,7 +419,10 @@ impl Entry {
                 let handles = handles_array(env, handles, run.messages.start);
                 Some([payload, count, handles, ranges])
             });
-        let (batch, _) = self.batch.take().unwrap_or_else(|| unreachable!("put there above"));
+        let (batch, _) = self
+            .batch
+            .take()
+            .unwrap_or_else(|| unreachable!("put there above"));
         batch
     }
 }

@@ -296,7 +296,7 @@ impl BatchQueue {
             return true;
         }
         sent.retransmissions += 1;
-        self.counts.retransmissions += 1;
+        self.counts.retransmissions += sent.descriptors.len() as u64;
         let descriptors = sent.descriptors.clone();
         let header = Header::control(Kind::Again, number, descriptors.len() as u16);
         self.control.gates.push_back(Gate {

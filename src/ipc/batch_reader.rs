@@ -140,11 +140,7 @@ impl BatchReader {
     }
 
     /// Queues the descriptors that came with a read; `truncated` if the kernel dropped some.
-    pub fn keep(
-        &mut self,
-        descriptors: Vec<OwnedFd>,
-        truncated: bool,
-    ) -> Result<(), ReceiveError> {
+    pub fn keep(&mut self, descriptors: Vec<OwnedFd>, truncated: bool) -> Result<(), ReceiveError> {
         let group = Group {
             descriptors,
             truncated,
@@ -336,17 +332,18 @@ impl BatchReader {
         number: u32,
         notices: &mut Vec<Notice>,
     ) -> Result<Descriptors, ReceiveError> {
-        let group = self
-            .groups
-            .pop_front()
-            .ok_or(ReceiveError::Frame("announces descriptors that did not come"))?;
+        let group = self.groups.pop_front().ok_or(ReceiveError::Frame(
+            "announces descriptors that did not come",
+        ))?;
         match group.descriptors.len() {
             got if got == count && !group.truncated => Ok(Descriptors::Complete(group.descriptors)),
             got if got <= count && group.truncated => {
                 notices.push(Notice::Refuse(number));
                 Ok(Descriptors::Missing(count))
             }
-            _ => Err(ReceiveError::Frame("came with a wrong number of descriptors")),
+            _ => Err(ReceiveError::Frame(
+                "came with a wrong number of descriptors",
+            )),
         }
     }
 
@@ -410,9 +407,10 @@ impl BatchReader {
 
     /// A sender that does not come to answering must not make us hold back for ever.
     fn bound_what_is_held(&mut self, notices: &mut Vec<Notice>) {
-        let held = self.entries.iter_mut().find(|entry| {
-            matches!(entry.descriptors, Descriptors::Missing(_))
-        });
+        let held = self
+            .entries
+            .iter_mut()
+            .find(|entry| matches!(entry.descriptors, Descriptors::Missing(_)));
         if let Some(entry) = held
             && self.next - entry.bytes.start > MAX_HELD
         {
@@ -497,4 +495,222 @@ fn finish(run: &mut Run, region: &mut [u8], spans: &[(u32, u32)]) {
     region[run.bytes.start] = b'[';
     region[run.bytes.end - 1] = b']';
     run.ascii = region[run.bytes.clone()].is_ascii();
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const JSON: Kind = Kind::Messages(Framing::JsonLines);
+    const VALUES: Kind = Kind::Messages(Framing::Advanced);
+
+    fn frame(kind: Kind, number: u32, payloads: &[&[u8]]) -> Vec<u8> {
+        let bytes: Vec<u8> = match kind.encoding() {
+            Some(Framing::JsonLines) => payloads
+                .iter()
+                .flat_map(|p| [p, &b"\n"[..]].concat())
+                .collect(),
+            _ => {
+                let value = |p: &&[u8]| [&(p.len() as u32).to_le_bytes()[..], p].concat();
+                payloads.iter().flat_map(value).collect()
+            }
+        };
+        let header = Header {
+            kind,
+            descriptors: 0,
+            length: bytes.len() as u32,
+            messages: payloads.len() as u32,
+            number,
+        };
+        [&header.encode()[..], &bytes].concat()
+    }
+
+    fn feed(reader: &mut BatchReader, mut piece: &[u8]) -> Result<Vec<Notice>, ReceiveError> {
+        let mut notices = Vec::new();
+        while !piece.is_empty() {
+            let room = reader.room();
+            let n = piece.len().min(room.len());
+            room[..n].copy_from_slice(&piece[..n]);
+            piece = &piece[n..];
+            reader.advance(n, &mut notices)?;
+        }
+        Ok(notices)
+    }
+
+    fn payloads(frames: &Frames) -> Vec<Vec<u8>> {
+        (0..frames.len())
+            .map(|i| frames.region()[frames.range(i)].to_vec())
+            .collect()
+    }
+
+    #[test]
+    fn every_two_split_points_give_the_same_messages() {
+        let ack = Header::control(Kind::Acknowledge, 9, 0).encode();
+        let stream = [
+            &frame(JSON, 0, &[b"1", b"{\"a\":2}"]),
+            &ack[..],
+            &frame(JSON, 1, &["\"\u{20ac}\"".as_bytes()]),
+            &frame(VALUES, 2, &[b"x", b"yz"]),
+            &frame(JSON, 5, &[b"3"]),
+        ]
+        .concat();
+        let expected: [&[u8]; 6] = [
+            b"1",
+            b"{\"a\":2}",
+            "\"\u{20ac}\"".as_bytes(),
+            b"x",
+            b"yz",
+            b"3",
+        ];
+        for first in 0..=stream.len() {
+            for second in first..=stream.len() {
+                let mut reader = BatchReader::new(100, &stream[..first]);
+                let (mut got, mut notices) = (Vec::new(), Vec::new());
+                reader.advance(0, &mut notices).unwrap();
+                for piece in [&stream[first..second], &stream[second..]] {
+                    notices.extend(feed(&mut reader, piece).unwrap());
+                    let taken = reader.take();
+                    got.extend(payloads(&taken.frames));
+                    reader.recycle(taken.frames.into_region());
+                }
+                assert_eq!(got, expected, "{first} {second}");
+                assert_eq!(notices, [Notice::Acknowledged(9)]);
+                assert_eq!(reader.unfinished(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn json_of_several_frames_is_one_array_text() {
+        let mut reader = BatchReader::new(100, &[]);
+        let values = frame(VALUES, 2, &[b"v"]);
+        let stream = [
+            frame(JSON, 0, &[b"1", b"2"]),
+            frame(JSON, 1, &[b"[3]"]),
+            values,
+        ]
+        .concat();
+        feed(&mut reader, &stream).unwrap();
+        let frames = reader.take().frames;
+        let runs = frames.runs();
+        assert_eq!(runs.len(), 2);
+        let text = &frames.region()[runs[0].bytes.clone()];
+        let value: serde_json::Value = serde_json::from_slice(text).unwrap();
+        assert_eq!(value, serde_json::json!([1, 2, [3]]));
+        assert!(runs[0].ascii);
+        assert_eq!(
+            (runs[0].messages.clone(), runs[1].messages.clone()),
+            (0..3, 3..4)
+        );
+    }
+
+    #[test]
+    fn a_frame_that_does_not_hold_what_its_header_says_is_refused_and_the_one_before_kept() {
+        let mut wrong_count = frame(JSON, 1, &[b"1", b"2"]);
+        wrong_count[8] = 3;
+        let mut no_newline = frame(JSON, 1, &[b"1"]);
+        *no_newline.last_mut().unwrap() = b' ';
+        let mut overlong_value = frame(VALUES, 1, &[b"ab"]);
+        overlong_value[HEADER] = 3;
+        let empty_value = frame(VALUES, 1, &[b"a", b""]);
+        let out_of_order = frame(JSON, 0, &[b"1"]);
+        let too_long = frame(JSON, 1, &[&[b'1'; 101]]);
+        let too_long_among_others = frame(JSON, 1, &[b"1", &[b'1'; 101]]);
+        let mut phantom = frame(JSON, 1, &[b"1"]);
+        phantom[..1].copy_from_slice(&Header::control(Kind::Again, 1, 1).encode()[..1]);
+        for bad in [
+            wrong_count,
+            no_newline,
+            overlong_value,
+            empty_value,
+            out_of_order,
+            too_long,
+            too_long_among_others,
+            phantom,
+        ] {
+            let mut reader = BatchReader::new(100, &[]);
+            let stream = [frame(JSON, 0, &[b"\"good\""]), bad].concat();
+            assert!(feed(&mut reader, &stream).is_err(), "{stream:?}");
+            assert_eq!(payloads(&reader.take().frames), [b"\"good\""]);
+        }
+    }
+
+    #[test]
+    fn descriptors_that_did_not_come_are_a_lie_and_more_than_announced_too() {
+        let mut handles = frame(Kind::Handles(Framing::JsonLines), 0, &[b"1"]);
+        handles[2] = 1;
+        let mut reader = BatchReader::new(100, &[]);
+        assert!(feed(&mut reader, &handles).is_err());
+        let mut reader = BatchReader::new(100, &[]);
+        let two = || {
+            std::io::pipe()
+                .map(|(a, b)| vec![a.into(), b.into()])
+                .unwrap()
+        };
+        reader.keep(two(), false).unwrap();
+        assert!(feed(&mut reader, &handles).is_err());
+        for _ in 0..MAX_GROUPS {
+            let _ = reader.keep(two(), false);
+        }
+        assert!(reader.keep(two(), false).is_err());
+    }
+
+    #[test]
+    fn an_announced_length_alone_takes_little_memory() {
+        let mut reader = BatchReader::new(1 << 30, &[]);
+        let header = Header {
+            kind: JSON,
+            descriptors: 0,
+            length: 1 << 30,
+            messages: 1,
+            number: 0,
+        };
+        feed(&mut reader, &header.encode()).unwrap();
+        reader.room();
+        assert!(reader.memory() <= TRUST + FIRST);
+    }
+
+    #[test]
+    fn what_waits_behind_missing_descriptors_is_bounded() {
+        let mut reader = BatchReader::new(1 << 30, &[]);
+        reader.keep(Vec::new(), true).unwrap();
+        let mut handles = frame(Kind::Handles(Framing::JsonLines), 0, &[b"0"]);
+        handles[2] = 1;
+        assert_eq!(feed(&mut reader, &handles).unwrap(), [Notice::Refuse(0)]);
+        let block = vec![b'1'; MAX_HELD / 5];
+        let mut notices = Vec::new();
+        for number in 1..6 {
+            assert!(notices.is_empty());
+            assert_eq!(reader.take().frames.len(), 0);
+            notices = feed(&mut reader, &frame(JSON, number, &[&block])).unwrap();
+        }
+        assert_eq!(notices, [Notice::Abandon(0)]);
+        assert_eq!(reader.take().frames.len(), 5);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_in_arbitrary_pieces_do_no_harm(
+            pieces in prop::collection::vec((any::<u8>(), prop::collection::vec(0u8..20, 0..40)), 1..30),
+        ) {
+            let mut reader = BatchReader::new(1000, &[]);
+            for (number, (choice, noise)) in pieces.into_iter().enumerate() {
+                let piece = match choice % 4 {
+                    0 => frame(JSON, number as u32, &[b"1", b"2"]),
+                    1 => frame(VALUES, number as u32, &[&noise]),
+                    2 => Header::control(Kind::Refuse, number as u32, 0).encode().to_vec(),
+                    _ => noise,
+                };
+                if feed(&mut reader, &piece).is_err() {
+                    break;
+                }
+                let taken = reader.take();
+                prop_assert_eq!(payloads(&taken.frames).len(), taken.frames.len());
+                reader.recycle(taken.frames.into_region());
+                prop_assert!(reader.memory() <= 4 * FIRST);
+            }
+        }
+    }
 }

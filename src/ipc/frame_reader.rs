@@ -401,8 +401,7 @@ impl FrameReader {
             at += found + nonce.len();
             let index = self.ends.partition_point(|&end| (end as usize) < at);
             let range = payload(self.framing, &self.ends, index);
-            let stated =
-                upgrade::recognise(self.framing, step, nonce, &self.buffer[range.clone()]);
+            let stated = upgrade::recognise(self.framing, step, nonce, &self.buffer[range.clone()]);
             let Some(terms) = stated.filter(|&terms| self.negotiation.permits(terms)) else {
                 continue;
             };

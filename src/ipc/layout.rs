@@ -215,7 +215,9 @@ mod tests {
         assert!(refused(|header| header.messages = 0));
         assert!(refused(|header| header.length = 1));
         assert!(refused(|header| header.length = MAX_BATCH as u32 + 1));
-        assert!(refused(|header| header.kind = Kind::Messages(Framing::JsonLines)));
+        assert!(refused(
+            |header| header.kind = Kind::Messages(Framing::JsonLines)
+        ));
         assert!(refused(|header| header.kind = Kind::Shared));
         assert!(refused(|header| header.kind = Kind::Acknowledge));
         assert!(refused(|header| {

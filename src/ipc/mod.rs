@@ -39,8 +39,8 @@ pub use control::Control;
 pub use error::ReceiveError;
 pub use frame_reader::{FrameReader, Frames, Run};
 pub use send_queue::{FlushState, Progress, SendMode, SendStatus};
-pub use v8_value::{V8Reader, V8Text, V8Writer};
 pub use transport::{Ancillary, Ready, Received, Transport, UnixTransport};
+pub use v8_value::{V8Reader, V8Text, V8Writer};
 
 /// How messages are told apart on the wire: the two values of `serialization` in Node's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

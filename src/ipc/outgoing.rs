@@ -137,12 +137,7 @@ impl Outgoing {
 
     pub fn completed(&self) -> u64 {
         match &self.frames {
-            Some(frames) if self.stock.unwritten() == 0 && self.broken().is_none() => {
-                frames.completed()
-            }
-            Some(frames) if self.stock.broken().is_none() => {
-                self.stock.completed().max(frames.completed())
-            }
+            Some(frames) if self.stock_done => frames.completed(),
             _ => self.stock.completed(),
         }
     }

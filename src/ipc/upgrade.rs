@@ -61,8 +61,7 @@ impl Terms {
 
     /// Whether `self` is something that was offered as `offered`.
     fn is_within(self, offered: Terms) -> bool {
-        (OLDEST..=offered.version).contains(&self.version)
-            && self.features & !offered.features == 0
+        (OLDEST..=offered.version).contains(&self.version) && self.features & !offered.features == 0
     }
 }
 
