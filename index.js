@@ -13,6 +13,7 @@ const brood = require('./lib/child_process');
 
 lazily(brood, 'cluster', () => require('node:cluster'));
 lazily(brood, 'diagnostics', () => require('./lib/diagnostics').diagnostics);
+lazily(brood, 'sharedBuffer', () => require('./lib/ipc/large_buffers').sharedBuffer);
 lazily(brood, 'adoptChannel', () => require('./lib/ipc/takeover').takeOverChannel);
 
 // In a child whose parent has brood, too.

@@ -162,9 +162,8 @@ class Channel {
     });
   }
 
-  #receive(batch, count, handles, ranges) {
-    const { id, codec } = this.native;
-    const { messages, error } = codec.decode(id, batch, count, ranges);
+  #receive(batch, count, handles, ranges, memory) {
+    const { messages, error } = codecs.decode(this.native.id, batch, count, ranges, memory);
     let nextHandle = 0;
     for (let index = 0; index < messages.length; index++) {
       const message = messages[index];

@@ -31,8 +31,8 @@ const EVENTS = [
 ];
 
 binding.setChannelCallbacks(
-  function onMessages(batch, count, handles, ranges) {
-    this.onmessages(batch, count, handles, ranges);
+  function onMessages(batch, count, handles, ranges, memory) {
+    this.onmessages(batch, count, handles, ranges, memory);
   },
   function onEvent(kind, detail, errno) {
     this[EVENTS[kind]](detail, errno);
@@ -98,7 +98,7 @@ class NativeChannel {
       this.turnOpen = true;
       process.nextTick(endTurn, this);
     }
-    const status = this.codec.send(this.id, message, fd, flags);
+    const status = this.codec.send(this, message, fd, flags);
     if (status < 0) return status;
     if (typeof onsent !== 'function') return status;
     if (status & PENDING) {

@@ -1,15 +1,22 @@
 'use strict';
 
 // The two codecs of a channel: how one message becomes bytes, and how a batch the addon has split
-// into frames becomes messages. Framing itself (newlines, length prefixes) is the addon's.
+// into frames becomes messages. Framing itself is the addon's.
 
 const v8 = require('node:v8');
 const binding = require('../binding');
+const { closeAll, setAside, takeBack } = require('./large_buffers');
+const { plainText } = require('./plain_message');
 const { ERR_INVALID_ARG_VALUE } = require('../errors');
 
 // Tags that Node's 'advanced' wire puts before a host object.
 const VIEW_TAG = 0;
 const PLAIN_TAG = 1;
+// brood's own, where both ends are.
+const LARGE_TAG = 2;
+
+// A bit of a channel's features.
+const SHARED_MEMORY = 2;
 
 class Serializer extends v8.DefaultSerializer {
   // What structured clone cannot carry (native handles, say) goes the way JSON would send it: as
@@ -27,64 +34,139 @@ class Serializer extends v8.DefaultSerializer {
 
 class Deserializer extends v8.DefaultDeserializer {
   _readHostObject() {
-    const tag = this.readUint32();
+    return this._readTagged(this.readUint32());
+  }
+
+  _readTagged(tag) {
     if (tag === VIEW_TAG) return super._readHostObject();
     if (tag !== PLAIN_TAG) throw new Error(`unknown host object tag ${tag}`);
     return this.readValue();
   }
 }
 
+// As above, with large buffers set aside in `files`.
+class LargeSerializer extends Serializer {
+  files = [];
+
+  _writeHostObject(object) {
+    const aside = ArrayBuffer.isView(object) ? setAside(object, this.files) : null;
+    if (aside === null) return super._writeHostObject(object);
+    this.writeUint32(LARGE_TAG);
+    this.writeUint32(aside.kind);
+    this.writeUint32(aside.index);
+    this.writeUint32(aside.byteLength);
+    return undefined;
+  }
+}
+
+// `files` are the descriptors that came with the message.
+class LargeDeserializer extends Deserializer {
+  constructor(bytes, files) {
+    super(bytes);
+    this.files = files;
+  }
+
+  _readHostObject() {
+    const tag = this.readUint32();
+    if (tag !== LARGE_TAG) return this._readTagged(tag);
+    const [kind, index, byteLength] = [this.readUint32(), this.readUint32(), this.readUint32()];
+    return takeBack({ kind, index, byteLength }, this.files);
+  }
+}
+
 const json = {
   advanced: false,
 
-  send(id, message, fd, flags) {
+  send({ id }, message, fd, flags) {
     const text = JSON.stringify(message);
     // A toJSON() that returns nothing: what Node would write here is not JSON.
     if (text === undefined) throw new ERR_INVALID_ARG_VALUE('message', message, 'has no JSON form');
     return binding.channelSend(id, text, fd, flags);
-  },
-
-  // `batch` is a JSON array of `count` messages. One parse for all of them is a quarter cheaper
-  // than one for each; when a line is not valid by itself, parse line by line to find which.
-  decode(id, batch, count) {
-    try {
-      const messages = JSON.parse(batch);
-      if (messages.length === count) return { messages };
-    } catch {
-      // Fall through: some line is not JSON.
-    }
-    return decodeEach(binding.channelLines(id), JSON.parse);
   },
 };
 
 const advanced = {
   advanced: true,
 
-  send(id, message, fd, flags) {
-    const serializer = new Serializer();
-    serializer.writeHeader();
-    serializer.writeValue(message);
-    return binding.channelSendBytes(id, serializer.releaseBuffer(), fd, flags);
-  },
-
-  // `batch` is one Buffer, `ranges` the start and end of each message in it.
-  decode(id, batch, count, ranges) {
-    const frames = Array.from({ length: count }, (_, index) =>
-      batch.subarray(ranges[2 * index], ranges[2 * index + 1]),
-    );
-    return decodeEach(frames, (bytes) => {
-      const deserializer = new Deserializer(bytes);
-      deserializer.readHeader();
-      return deserializer.readValue();
-    });
+  send(native, message, fd, flags) {
+    if (native.features === null) return sendSerialized(new Serializer(), native.id, message, fd, flags);
+    const text = plainText(message);
+    if (text !== undefined) return binding.channelSend(native.id, text, fd, flags);
+    if (fd >= 0 || (native.features & SHARED_MEMORY) === 0) {
+      return sendSerialized(new Serializer(), native.id, message, fd, flags);
+    }
+    return sendLarge(new LargeSerializer(), native.id, message, flags);
   },
 };
 
+function sendSerialized(serializer, id, message, fd, flags) {
+  serializer.writeHeader();
+  serializer.writeValue(message);
+  return binding.channelSendBytes(id, serializer.releaseBuffer(), fd, flags);
+}
+
+function sendLarge(serializer, id, message, flags) {
+  const { files } = serializer;
+  try {
+    serializer.writeHeader();
+    serializer.writeValue(message);
+  } catch (error) {
+    closeAll(files);
+    throw error;
+  }
+  const bytes = serializer.releaseBuffer();
+  if (files.length === 0) return binding.channelSendBytes(id, bytes, -1, flags);
+  return binding.channelSendShared(id, bytes, files, flags);
+}
+
+// What the addon has received in one go: text, or bytes with the place of each message.
+function decode(id, batch, count, ranges, memory) {
+  if (typeof batch === 'string') return decodeText(id, batch, count);
+  return decodeValues(batch, count, ranges, memory);
+}
+
+// `batch` is a JSON array of `count` messages. One parse for all of them is a quarter cheaper than
+// one for each; when a line is not valid by itself, parse line by line to find which.
+function decodeText(id, batch, count) {
+  try {
+    const messages = JSON.parse(batch);
+    if (messages.length === count) return { messages };
+  } catch {
+    // Fall through: some line is not JSON.
+  }
+  return decodeEach(binding.channelLines(id), JSON.parse);
+}
+
+// `batch` is one Buffer, `ranges` the start and end of each message in it, `memory` the descriptors
+// of some messages' large buffers, behind their index.
+function decodeValues(batch, count, ranges, memory) {
+  const frames = Array.from({ length: count }, (_, index) =>
+    batch.subarray(ranges[2 * index], ranges[2 * index + 1]),
+  );
+  if (memory === undefined) {
+    return decodeEach(frames, (bytes) => readValue(new Deserializer(bytes)));
+  }
+  const files = new Map();
+  for (let i = 0; i < memory.length; i += 2) files.set(memory[i], memory[i + 1]);
+  try {
+    return decodeEach(frames, (bytes, index) =>
+      readValue(new LargeDeserializer(bytes, files.get(index) ?? [])),
+    );
+  } finally {
+    for (const own of files.values()) closeAll(own);
+  }
+}
+
+function readValue(deserializer) {
+  deserializer.readHeader();
+  return deserializer.readValue();
+}
+
 function decodeEach(frames, decodeOne) {
   const messages = [];
-  for (const frame of frames) {
+  for (let index = 0; index < frames.length; index++) {
     try {
-      messages.push(decodeOne(frame));
+      messages.push(decodeOne(frames[index], index));
     } catch (error) {
       return { messages, error };
     }
@@ -92,4 +174,4 @@ function decodeEach(frames, decodeOne) {
   return { messages };
 }
 
-module.exports = { json, advanced };
+module.exports = { advanced, decode, json };

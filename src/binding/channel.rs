@@ -5,9 +5,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::{AsFd, IntoRawFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use napi::sys::{napi_callback_info, napi_env, napi_value};
@@ -22,7 +22,7 @@ use crate::ipc::shared::{self, SharedChannel};
 use crate::ipc::upgrade::{Offer, Terms, VERSION};
 use crate::ipc::{
     Batch, Channel, ChannelEvent, FlushState, Framing, HandleSlot, Limits, Progress, ReadEnd, Run,
-    SendMode, UnixTransport,
+    SendMode, SendStatus, UnixTransport,
 };
 use crate::sys::descriptor;
 use crate::uv::{Poll, Readiness, Timer};
@@ -34,6 +34,7 @@ pub const FUNCTIONS: &[Function] = &[
     ("channelFeed", Some(feed)),
     ("channelSend", Some(send_text)),
     ("channelSendBytes", Some(send_bytes)),
+    ("channelSendShared", Some(send_shared)),
     ("channelFlush", Some(flush)),
     ("channelRef", Some(set_ref)),
     ("channelRead", Some(set_reading)),
@@ -203,7 +204,7 @@ impl Entry {
     /// Tells JavaScript what a flush or an acknowledgement has changed, and ends a lingering
     /// channel that has nothing left to write.
     fn settle(&self, environment: &Environment) {
-        let (events, completed, unwritten, holding, broken, upgraded) = {
+        let (events, completed, unwritten, holding, broken) = {
             let mut channel = self.shared.lock();
             let events: Vec<_> = std::iter::from_fn(|| channel.next_event()).collect();
             self.update(&channel);
@@ -213,14 +214,8 @@ impl Entry {
                 channel.unwritten_messages(),
                 channel.holds_handle(),
                 channel.broken().is_some(),
-                channel.upgraded(),
             )
         };
-        if let Some(terms) = upgraded
-            && !self.upgraded.replace(true)
-        {
-            self.report(environment, Event::Upgraded, u64::from(terms.features), 0);
-        }
         for event in events {
             match event {
                 ChannelEvent::HandleAcknowledged { .. } => {}
@@ -354,7 +349,15 @@ impl Entry {
         let before = self.shared.lock().stats().bytes_received;
         let mut messages = 0;
         loop {
-            let batch = self.shared.lock().receive(READ_BUDGET);
+            let (batch, upgraded) = {
+                let mut channel = self.shared.lock();
+                (channel.receive(READ_BUDGET), channel.upgraded())
+            };
+            if let Some(terms) = upgraded
+                && !self.upgraded.replace(true)
+            {
+                self.report(environment, Event::Upgraded, u64::from(terms.features), 0);
+            }
             let end = batch.end();
             messages += batch.len();
             if batch.is_empty() {
@@ -392,11 +395,15 @@ impl Entry {
     /// Hands the messages to JavaScript, one call for all that are encoded alike.
     fn deliver(&self, environment: &Environment, mut batch: Batch) {
         let mut handles = batch.take_handles();
+        let mut shared = batch.take_shared();
         for run in batch.runs() {
             let later =
                 handles.split_off(handles.partition_point(|(index, _)| *index < run.messages.end));
             let own = std::mem::replace(&mut handles, later);
-            batch = self.deliver_run(environment, batch, run, own);
+            let later =
+                shared.split_off(shared.partition_point(|(index, _)| *index < run.messages.end));
+            let memory = std::mem::replace(&mut shared, later);
+            batch = self.deliver_run(environment, batch, run, own, memory);
         }
         self.shared.lock().recycle(batch);
     }
@@ -407,6 +414,7 @@ impl Entry {
         batch: Batch,
         run: Run,
         handles: Vec<(usize, HandleSlot)>,
+        memory: Vec<(usize, Vec<OwnedFd>)>,
     ) -> Batch {
         let taken = self.batch.replace(Some((batch, run)));
         debug_assert!(taken.is_none(), "two batches at a time");
@@ -417,7 +425,8 @@ impl Entry {
                 let (payload, ranges) = payload_of(env, batch, run);
                 let count = value::integer(env, run.messages.len() as i32);
                 let handles = handles_array(env, handles, run.messages.start);
-                Some([payload, count, handles, ranges])
+                let memory = memory_array(env, memory, run.messages.start);
+                Some([payload, count, handles, ranges, memory])
             });
         let (batch, _) = self
             .batch
@@ -455,6 +464,26 @@ fn handles_array(
         [value::integer(env, index as i32), value::integer(env, fd)]
     });
     value::array(env, numbers)
+}
+
+/// `[index, [descriptor, …], …]` in ascending order, or `undefined`; the descriptors are
+/// JavaScript's from here on.
+fn memory_array(
+    env: napi_env,
+    memory: Vec<(usize, Vec<OwnedFd>)>,
+    first_message: usize,
+) -> napi_value {
+    if memory.is_empty() {
+        return value::undefined(env);
+    }
+    let items = memory.into_iter().flat_map(|(index, files)| {
+        let numbers = files
+            .into_iter()
+            .map(|file| value::integer(env, file.into_raw_fd()));
+        let index = value::integer(env, (index - first_message) as i32);
+        [index, value::array(env, numbers)]
+    });
+    value::array(env, items)
 }
 
 /// `[start, end, …]` of each message in the run's bytes.
@@ -600,11 +629,7 @@ fn send(
         Err(errno) => return value::failure(env, errno),
     };
     let flags = value::get_i32(env, flags);
-    let mode = if flags & GATHER == 0 {
-        SendMode::WriteNow
-    } else {
-        SendMode::Gather
-    };
+    let mode = mode_of(flags);
     entry.answered.set(true);
     let mut channel = entry.shared.lock();
     if flags & REPLY != 0 && channel.upgraded().is_some() {
@@ -621,7 +646,48 @@ fn send(
         entry.update(&channel);
         return value::integer(env, result.err().map_or(0, |errno| -(errno as i32)));
     }
-    let status = match channel.commit(length, handle, mode) {
+    let result = channel.commit(length, handle, mode);
+    sent(env, &entry, channel, result, flags)
+}
+
+/// Sends a serialized value whose large buffers lie in sealed files, which are closed in any case.
+unsafe extern "C" fn send_shared(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, bytes, files, flags] = value::arguments(env, info);
+    let numbers = value::elements(env, files).into_iter();
+    let files: Vec<OwnedFd> = numbers
+        .filter_map(|number| descriptor::take(value::get_i32(env, number)).ok())
+        .collect();
+    let Some((_, entry)) = entry_of(env, id) else {
+        return value::failure(env, Errno::EPIPE);
+    };
+    // SAFETY: no JavaScript runs before the bytes are copied.
+    let bytes = unsafe { value::view_bytes(env, bytes) }.unwrap_or_default();
+    let flags = value::get_i32(env, flags);
+    entry.answered.set(true);
+    let mut channel = entry.shared.lock();
+    let room = channel.reserve_as(bytes.len(), Framing::Advanced);
+    room.copy_from_slice(bytes);
+    let result = channel.commit_shared(bytes.len(), files, mode_of(flags));
+    sent(env, &entry, channel, result, flags)
+}
+
+fn mode_of(flags: i32) -> SendMode {
+    if flags & GATHER == 0 {
+        SendMode::WriteNow
+    } else {
+        SendMode::Gather
+    }
+}
+
+/// What a send returns to JavaScript: a negative errno, or the state bits.
+fn sent(
+    env: napi_env,
+    entry: &Entry,
+    channel: MutexGuard<'_, Channel<UnixTransport>>,
+    result: Result<SendStatus, Errno>,
+    flags: i32,
+) -> napi_value {
+    let status = match result {
         Ok(status) => status,
         Err(errno) => return value::failure(env, errno),
     };
@@ -648,7 +714,7 @@ fn send(
 }
 
 /// Whether Node's `send()` would return false.
-fn is_full(status: &crate::ipc::SendStatus) -> bool {
+fn is_full(status: &SendStatus) -> bool {
     match status.progress {
         Progress::Held => status.held_messages != 1,
         _ => status.queued_bytes >= HIGH_WATER,

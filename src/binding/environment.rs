@@ -11,6 +11,7 @@ use napi::sys::{self, napi_env, napi_value};
 use napi::{Error, Result, Status, check_status};
 
 use super::channel::Channels;
+use super::memory::Regions;
 use super::process::Processes;
 use crate::uv::{Loop, Symbols};
 
@@ -21,6 +22,7 @@ pub struct Environment {
     callbacks: RefCell<[sys::napi_ref; Callbacks::COUNT]>,
     channels: Channels,
     processes: Processes,
+    regions: Regions,
     ending: Cell<bool>,
 }
 
@@ -55,6 +57,7 @@ impl Environment {
             callbacks: RefCell::new([ptr::null_mut(); Callbacks::COUNT]),
             channels: Channels::default(),
             processes: Processes::default(),
+            regions: Regions::default(),
             ending: Cell::new(false),
         });
         let shared = Rc::into_raw(state.clone()).cast_mut().cast();
@@ -99,6 +102,11 @@ impl Environment {
     /// The environment's child processes.
     pub fn processes(&self) -> &Processes {
         &self.processes
+    }
+
+    /// Memory of the environment that may be handed over.
+    pub fn regions(&self) -> &Regions {
+        &self.regions
     }
 
     /// Whether the environment is being torn down: JavaScript must not be called any more.

@@ -10,6 +10,7 @@ mod command;
 mod descriptor;
 mod diagnostics;
 mod environment;
+mod memory;
 mod process;
 mod spawn_sync;
 mod value;
@@ -47,6 +48,7 @@ const AREAS: &[&[Function]] = &[
     channel::FUNCTIONS,
     descriptor::FUNCTIONS,
     diagnostics::FUNCTIONS,
+    memory::FUNCTIONS,
     process::FUNCTIONS,
     spawn_sync::FUNCTIONS,
 ];

@@ -9,6 +9,7 @@ pub mod features;
 pub mod launch;
 pub mod null;
 pub mod pidfd;
+pub mod sealed;
 pub mod socket;
 pub mod strings;
 
