@@ -179,6 +179,7 @@ module.exports = {
   validateKillSignal,
   validateMaxBuffer,
   validateNoNullBytes,
+  validateNumber,
   validateObject,
   validateOneOf,
   validatePath,

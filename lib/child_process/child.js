@@ -181,7 +181,7 @@ function openStreams(child, entries, slots) {
   child.stdio = streams;
 }
 
-function openChannel(child, fd, serialization, { maxMessageSize }, offer) {
+function openChannel(child, fd, serialization, { busyPoll, maxMessageSize }, offer) {
   child._closesNeeded++;
   const onClose = () => maybeClose(child);
   ipc.setupChannel(child, fd, serialization, {
@@ -189,6 +189,7 @@ function openChannel(child, fd, serialization, { maxMessageSize }, offer) {
     maxMessageSize: maxMessageSize ?? undefined,
     offer,
   });
+  if (busyPoll > 0) child.channel.busyPoll(busyPoll);
 }
 
 /** What is known of the start at once; the events come a tick later. */

@@ -10,6 +10,7 @@ const {
   validateFunction,
   validateInteger,
   validateNoNullBytes,
+  validateNumber,
   validateObject,
   validatePath,
   validateString,
@@ -58,6 +59,7 @@ function ownOptions(options) {
     limits: undefined,
     maxMessageSize: undefined,
     upgrade: undefined,
+    busyPoll: undefined,
     ...options,
   };
 }
@@ -105,6 +107,7 @@ function validateSpawnOptions(options) {
   if (options.maxMessageSize != null) {
     validateInteger(options.maxMessageSize, 'options.maxMessageSize', 1, LARGEST_MESSAGE);
   }
+  if (options.busyPoll != null) validateNumber(options.busyPoll, 'options.busyPoll', 0, 1_000_000);
   if (options.upgrade != null && typeof options.upgrade !== 'number') {
     validateBoolean(options.upgrade, 'options.upgrade');
   }

@@ -135,6 +135,10 @@ class NativeChannel {
     for (const { onsent } of this.completions.splice(0)) process.nextTick(onsent, why());
   }
 
+  busyPoll(micros) {
+    if (this.id !== 0) binding.channelBusyPoll(this.id, micros);
+  }
+
   ref() {
     if (this.id !== 0) binding.channelRef(this.id, true);
   }

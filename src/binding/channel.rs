@@ -25,7 +25,7 @@ use crate::ipc::{
     SendMode, SendStatus, UnixTransport,
 };
 use crate::sys::descriptor;
-use crate::uv::{Poll, Readiness, Timer};
+use crate::uv::{Poll, Prepare, Readiness, Seen, Timer};
 
 /// What this file adds to the addon's exports.
 pub const FUNCTIONS: &[Function] = &[
@@ -36,6 +36,7 @@ pub const FUNCTIONS: &[Function] = &[
     ("channelSendBytes", Some(send_bytes)),
     ("channelSendShared", Some(send_shared)),
     ("channelFlush", Some(flush)),
+    ("channelBusyPoll", Some(set_busy)),
     ("channelRef", Some(set_ref)),
     ("channelRead", Some(set_reading)),
     ("channelIdle", Some(is_idle)),
@@ -87,6 +88,16 @@ pub struct Channels {
     open: RefCell<HashMap<u32, Rc<Entry>>>,
 }
 
+/// A channel with bytes to receive.
+pub struct Busy(Rc<Entry>);
+
+impl Busy {
+    /// Receives them.
+    pub fn receive(&self, environment: &Rc<Environment>) {
+        self.0.on_ready(environment, Readiness::READABLE);
+    }
+}
+
 /// One channel as its environment sees it.
 struct Entry {
     id: u32,
@@ -113,6 +124,8 @@ struct Entry {
     reported: Cell<u64>,
     /// The batch JavaScript is looking at, and which of its messages.
     batch: RefCell<Option<(Batch, Run)>>,
+    /// How long the loop may spin for this channel.
+    busy: Cell<Duration>,
     /// JavaScript knows that this end sends brood's frames.
     upgraded: Cell<bool>,
 }
@@ -128,6 +141,38 @@ impl Channels {
             let mut channel = entry.shared.lock();
             channel.flush();
             entry.update(&channel);
+        }
+    }
+
+    /// Has the loop spin as long as the most demanding channel wants.
+    fn update_busy(&self, environment: &Rc<Environment>) {
+        let open = self.open.borrow();
+        let limit = open.values().map(|entry| entry.busy.get()).max();
+        environment
+            .busy()
+            .set_limit(environment, limit.unwrap_or_default());
+    }
+
+    fn busy_entries(&self) -> Vec<Rc<Entry>> {
+        let open = self.open.borrow();
+        let busy = open.values().filter(|entry| entry.is_busy());
+        busy.cloned().collect()
+    }
+
+    /// Looks for bytes on the channels that ask for it: the one that has some, or why none has.
+    pub fn spin(&self, prepare: &Prepare, limit: Duration) -> Result<Busy, Seen> {
+        let entries = self.busy_entries();
+        if entries.is_empty() {
+            return Err(Seen::Loop);
+        }
+        let polls: Vec<_> = entries.iter().map(|entry| entry.poll.borrow()).collect();
+        let polls: Vec<&Poll> = polls.iter().filter_map(|poll| poll.as_ref()).collect();
+        let descriptors: Vec<_> = polls.iter().map(|poll| poll.descriptor()).collect();
+        match prepare.spin(&descriptors, limit) {
+            Seen::Descriptor(index) if descriptors.len() == entries.len() => {
+                Ok(Busy(entries[index].clone()))
+            }
+            seen => Err(seen),
         }
     }
 
@@ -203,7 +248,7 @@ impl Entry {
 
     /// Tells JavaScript what a flush or an acknowledgement has changed, and ends a lingering
     /// channel that has nothing left to write.
-    fn settle(&self, environment: &Environment) {
+    fn settle(&self, environment: &Rc<Environment>) {
         let (events, completed, unwritten, holding, broken) = {
             let mut channel = self.shared.lock();
             let events: Vec<_> = std::iter::from_fn(|| channel.next_event()).collect();
@@ -244,14 +289,26 @@ impl Entry {
 
     /// Forgets the channel; its descriptor is closed with the last reference. Says whether it
     /// was open.
-    fn close(&self, environment: &Environment) -> bool {
+    fn close(&self, environment: &Rc<Environment>) -> bool {
         self.unwatch();
-        environment
-            .channels()
-            .open
-            .borrow_mut()
-            .remove(&self.id)
-            .is_some()
+        let channels = environment.channels();
+        let was_open = channels.open.borrow_mut().remove(&self.id).is_some();
+        if !self.busy.get().is_zero() {
+            channels.update_busy(environment);
+        }
+        was_open
+    }
+
+    /// Whether the loop is to look for its messages now.
+    fn is_busy(&self) -> bool {
+        !self.busy.get().is_zero() && self.interest.get().0
+    }
+
+    /// Something was sent or received.
+    fn stir(&self, environment: &Environment) {
+        if !self.busy.get().is_zero() {
+            environment.busy().stir();
+        }
     }
 
     fn unwatch(&self) {
@@ -360,6 +417,7 @@ impl Entry {
             }
             let end = batch.end();
             messages += batch.len();
+            self.stir(environment);
             if batch.is_empty() {
                 self.shared.lock().recycle(batch);
             } else {
@@ -563,6 +621,7 @@ fn open_channel(
         wanted: Cell::new(0),
         reported: Cell::new(0),
         batch: RefCell::new(None),
+        busy: Cell::new(Duration::ZERO),
         upgraded: Cell::new(false),
     });
     let poll = {
@@ -616,9 +675,10 @@ fn send(
     flags: napi_value,
     write: impl FnOnce(&mut Channel<UnixTransport>) -> usize,
 ) -> napi_value {
-    let Some((_, entry)) = entry_of(env, id) else {
+    let Some((environment, entry)) = entry_of(env, id) else {
         return value::failure(env, Errno::EPIPE);
     };
+    entry.stir(&environment);
     let fd = value::get_i32(env, fd);
     let handle = match if fd < 0 {
         Ok(None)
@@ -736,6 +796,17 @@ unsafe extern "C" fn flush(env: napi_env, info: napi_callback_info) -> napi_valu
     entry.reported.set(completed);
     entry.settle(&environment);
     value::number(env, completed as f64)
+}
+
+/// Microseconds the event loop may spin for messages of this channel before it sleeps.
+unsafe extern "C" fn set_busy(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, micros] = value::arguments(env, info);
+    if let Some((environment, entry)) = entry_of(env, id) {
+        let micros = value::get_f64(env, micros).clamp(0.0, 1e6);
+        entry.busy.set(Duration::from_micros(micros as u64));
+        environment.channels().update_busy(&environment);
+    }
+    value::undefined(env)
 }
 
 unsafe extern "C" fn set_ref(env: napi_env, info: napi_callback_info) -> napi_value {

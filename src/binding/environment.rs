@@ -10,6 +10,7 @@ use std::rc::Rc;
 use napi::sys::{self, napi_env, napi_value};
 use napi::{Error, Result, Status, check_status};
 
+use super::busy::BusyPolling;
 use super::channel::Channels;
 use super::memory::Regions;
 use super::process::Processes;
@@ -23,6 +24,7 @@ pub struct Environment {
     channels: Channels,
     processes: Processes,
     regions: Regions,
+    busy: BusyPolling,
     ending: Cell<bool>,
 }
 
@@ -58,6 +60,7 @@ impl Environment {
             channels: Channels::default(),
             processes: Processes::default(),
             regions: Regions::default(),
+            busy: BusyPolling::default(),
             ending: Cell::new(false),
         });
         let shared = Rc::into_raw(state.clone()).cast_mut().cast();
@@ -104,6 +107,11 @@ impl Environment {
         &self.processes
     }
 
+    /// Whether its event loop spins before it waits.
+    pub fn busy(&self) -> &BusyPolling {
+        &self.busy
+    }
+
     /// Memory of the environment that may be handed over.
     pub fn regions(&self) -> &Regions {
         &self.regions
@@ -136,6 +144,7 @@ impl Environment {
     fn close_all(&self) {
         self.ending.set(true);
         self.channels.close_all();
+        self.busy.close();
         self.processes.close_all();
     }
 }

@@ -4,6 +4,7 @@
 //! Hot functions are raw `napi_callback`s, listed by each area's `FUNCTIONS`; functions that are
 //! called once in a while use `#[napi]`.
 
+mod busy;
 mod callback;
 mod channel;
 mod command;

@@ -8,6 +8,7 @@ mod batch;
 mod batch_queue;
 mod batch_reader;
 mod buffer;
+pub mod busy;
 mod channel;
 mod control;
 mod descriptors;

@@ -111,7 +111,8 @@ pub fn writable(len: usize) -> Result<(OwnedFd, Mapping), Errno> {
         &file,
         libc::off_t::try_from(len.get()).map_err(|_| Errno::EFBIG)?,
     )?;
-    let mapping = Mapping::new(&file, len, MapFlags::MAP_SHARED)?;
+    // All pages at once: a fault for each would cost more than filling them.
+    let mapping = Mapping::new(&file, len, MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE)?;
     Ok((file, mapping))
 }
 
