@@ -89,7 +89,8 @@ const advanced = {
   advanced: true,
 
   send(native, message, fd, flags) {
-    if (native.features === null) return sendSerialized(new Serializer(), native.id, message, fd, flags);
+    if (native.features === null)
+      return sendSerialized(new Serializer(), native.id, message, fd, flags);
     const text = plainText(message);
     if (text !== undefined) return binding.channelSend(native.id, text, fd, flags);
     if (fd >= 0 || (native.features & SHARED_MEMORY) === 0) {

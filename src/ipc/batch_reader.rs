@@ -240,7 +240,11 @@ impl BatchReader {
 
     /// Bytes of messages that cannot be taken yet.
     pub fn unfinished(&self) -> usize {
-        match self.entries.front() {
+        let held = self
+            .entries
+            .iter()
+            .find(|entry| matches!(entry.descriptors, Descriptors::Missing(_)));
+        match held {
             Some(entry) => self.filled - (entry.bytes.start - HEADER),
             None => self.filled - self.next,
         }
@@ -580,6 +584,16 @@ mod tests {
                 assert_eq!(reader.unfinished(), 0);
             }
         }
+    }
+
+    #[test]
+    fn only_what_cannot_be_taken_counts_as_unfinished() {
+        let mut reader = BatchReader::new(100, &[]);
+        let stream = [frame(JSON, 0, &[b"1"]), frame(JSON, 1, &[b"2"])].concat();
+        feed(&mut reader, &stream[..stream.len() - 1]).unwrap();
+        assert_eq!(reader.unfinished(), HEADER + 1);
+        feed(&mut reader, &stream[stream.len() - 1..]).unwrap();
+        assert_eq!(reader.unfinished(), 0);
     }
 
     #[test]
