@@ -27,6 +27,7 @@ const {
 
 const SENDABLE = ['string', 'object', 'number', 'boolean'];
 const QUIETLY = { swallowErrors: true };
+const NONE = Object.freeze({ __proto__: null });
 
 class Channel {
   // disconnect() has three states. 'open'; 'closing': requested, but messages are held behind an
@@ -70,7 +71,7 @@ class Channel {
   // caller may go on sending.
   write(message, handle, options, callback) {
     checkMessage(message);
-    options ??= {};
+    options ??= NONE;
     if (!handle) return this.#dispatch(message, -1, options, callback);
     const wrapped = { cmd: 'NODE_HANDLE', type: kindOf(handle), msg: message };
     const kind = kinds[wrapped.type];
@@ -261,10 +262,9 @@ function emitMessage(channel, message, handle, internal) {
 }
 
 function checkMessage(message) {
+  if (typeof message === 'object' || SENDABLE.includes(typeof message)) return;
   if (message === undefined) throw new ERR_MISSING_ARGS('message');
-  if (!SENDABLE.includes(typeof message)) {
-    throw new ERR_INVALID_ARG_TYPE('message', SENDABLE, message);
-  }
+  throw new ERR_INVALID_ARG_TYPE('message', SENDABLE, message);
 }
 
 function descriptorOf(native) {
