@@ -43,8 +43,8 @@ impl Received {
     /// Gives the mapping back when there are too many.
     fn new(mapping: Mapping) -> Result<Received, Mapping> {
         let count = MAPPINGS.fetch_add(1, Ordering::Relaxed);
-        let bytes = MAPPED_BYTES.fetch_add(mapping.len(), Ordering::Relaxed);
-        let fits = count < MAX_MAPPINGS && bytes + mapping.len() <= MAX_MAPPED_BYTES;
+        let bytes = MAPPED_BYTES.fetch_add(mapping.size(), Ordering::Relaxed);
+        let fits = count < MAX_MAPPINGS && bytes + mapping.size() <= MAX_MAPPED_BYTES;
         let received = Received(mapping);
         match fits {
             true => Ok(received),
@@ -60,7 +60,7 @@ impl Received {
 
     fn forget_count(&self) {
         MAPPINGS.fetch_sub(1, Ordering::Relaxed);
-        MAPPED_BYTES.fetch_sub(self.0.len(), Ordering::Relaxed);
+        MAPPED_BYTES.fetch_sub(self.0.size(), Ordering::Relaxed);
     }
 }
 
@@ -103,7 +103,7 @@ unsafe extern "C" fn open_sealed(env: napi_env, info: napi_callback_info) -> nap
         Ok(mapping) => match Received::new(mapping) {
             Err(mapping) => copied(env, mapping.bytes()),
             Ok(received) => {
-                let (start, len) = (received.0.start().as_ptr(), received.0.len());
+                let (start, len) = (received.0.start().as_ptr(), received.0.size());
                 external(env, start, len, Box::new(received))
                     .unwrap_or_else(|received| copied(env, received.0.bytes()))
             }
@@ -122,7 +122,7 @@ unsafe extern "C" fn shared_memory(env: napi_env, info: napi_callback_info) -> n
         Ok(memory) => memory,
         Err(errno) => return value::failure(env, errno),
     };
-    let (start, len) = (mapping.start().as_ptr(), mapping.len());
+    let (start, len) = (mapping.start().as_ptr(), mapping.size());
     let region = Rc::new(Region {
         mapping,
         file: RefCell::new(Some(file)),

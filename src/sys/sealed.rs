@@ -33,7 +33,7 @@ impl Mapping {
     }
 
     /// How many bytes.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.len.get()
     }
 
