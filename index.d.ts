@@ -42,6 +42,11 @@ export interface BroodOptions {
   dieWithParent?: boolean | undefined;
   /** What the child may use. */
   limits?: Limits | undefined;
+  /**
+   * Have another thread start the program: `pid` is undefined until 'spawn' is emitted, and every
+   * failure of the start is an 'error' event. Without effect on the synchronous functions.
+   */
+  background?: boolean | undefined;
 }
 
 declare module 'node:child_process' {

@@ -7,7 +7,6 @@ const { once } = require('node:events');
 const fs = require('node:fs');
 
 const brood = require('../..');
-const binding = require('../../lib/binding');
 const { RUN_MARK } = require('./system');
 const { takeStock } = require('./leaks');
 
@@ -17,7 +16,7 @@ module.exports = async () => {
   globalThis[Symbol.for('brood.test.before')] = takeStock();
 };
 
-/** Node and brood open some descriptors at first use and keep them: for signals, children, lanes. */
+/** Node and brood open some descriptors at first use and keep them: for signals, for children. */
 async function openWhatIsKept() {
   stock.execFileSync('true');
   // Numbers from 64 on make brood open the few low ones that it lends to children.
@@ -26,7 +25,5 @@ async function openWhatIsKept() {
     await once(cp.spawn('true', { stdio: [many.at(-1), 'ignore', 'ignore'] }), 'close');
   }
   many.forEach((fd) => fs.closeSync(fd));
-  // The first lane starts the dispatcher.
-  fs.closeSync(binding.dispatcherLane(1));
-  binding.dispatcherForget(1);
+  await once(brood.spawn('true', { background: true }), 'close');
 }

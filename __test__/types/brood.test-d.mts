@@ -54,7 +54,7 @@ const limits: Limits = {
   oomScoreAdj: 500,
   cgroup: '/sys/fs/cgroup/jobs',
 };
-const extras: BroodOptions = { dieWithParent: true, limits };
+const extras: BroodOptions = { dieWithParent: true, limits, background: true };
 spawn('true', [], { ...extras, stdio: 'ignore' });
 exec('true', { limits });
 execFile('true', ['x'], { dieWithParent: true, encoding: 'buffer' }, (error, stdout) =>

@@ -43,8 +43,9 @@ function endTurn(native) {
 }
 
 class NativeChannel {
-  // `received` are bytes of the stream that somebody else has read before, if any.
-  constructor(fd, codec, { maxMessageSize = 0, received }) {
+  // `received` are bytes of the stream that somebody else has read before, if any; `isRoomy` says
+  // that the peer's end was made by our spawn.
+  constructor(fd, codec, { maxMessageSize = 0, received, isRoomy = false }) {
     this.fd = fd;
     this.codec = codec;
     this.sockets = { got: Object.create(null), send: Object.create(null) };
@@ -59,7 +60,7 @@ class NativeChannel {
     this.ondrained = null;
     this.onclosed = null;
     this.onerror = null;
-    this.id = binding.channelOpen(this, fd, codec.advanced, maxMessageSize);
+    this.id = binding.channelOpen(this, fd, codec.advanced, maxMessageSize, isRoomy);
     if (this.id < 0) throw errnoException(this.id, 'open');
     if (received?.length > 0) binding.channelFeed(this.id, received);
   }

@@ -25,6 +25,7 @@ use crate::ipc::{
     Batch, Channel, ChannelEvent, FlushState, Framing, HandleSlot, Limits, Progress, ReadEnd,
     SendMode, UnixTransport,
 };
+use crate::process::CHANNEL_ROOM;
 use crate::sys::descriptor;
 use crate::uv::{Poll, Readiness, Timer};
 
@@ -50,6 +51,9 @@ const READ_BUDGET: usize = 1 << 20;
 
 /// Node's `send()` asks for a pause once this much is queued: two reads of 64 KiB.
 const HIGH_WATER: usize = 2 * 65536;
+
+/// The send buffer of a peer's socket where nobody has changed it: `net.core.wmem_default`.
+const USUAL_ROOM: usize = 212_992;
 
 /// Flags of a send.
 const GATHER: i32 = 1;
@@ -566,7 +570,7 @@ unsafe extern "C" fn set_callbacks(env: napi_env, info: napi_callback_info) -> n
 }
 
 unsafe extern "C" fn open(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [owner, fd, advanced, max_message] = value::arguments(env, info);
+    let [owner, fd, advanced, max_message, is_roomy] = value::arguments(env, info);
     let fd = value::get_i32(env, fd);
     let framing = if value::get_bool(env, advanced) {
         Framing::Advanced
@@ -574,7 +578,12 @@ unsafe extern "C" fn open(env: napi_env, info: napi_callback_info) -> napi_value
         Framing::JsonLines
     };
     let max_message = value::get_f64(env, max_message);
-    match open_channel(env, owner, fd, framing, max_message) {
+    let room = if value::get_bool(env, is_roomy) {
+        CHANNEL_ROOM
+    } else {
+        USUAL_ROOM
+    };
+    match open_channel(env, owner, fd, framing, max_message, room) {
         Ok(id) => value::integer(env, id as i32),
         Err(errno) => value::failure(env, errno),
     }
@@ -586,6 +595,7 @@ fn open_channel(
     fd: i32,
     framing: Framing,
     max_message: f64,
+    room: usize,
 ) -> Result<u32, Errno> {
     let environment = Environment::of(env).ok_or(Errno::EINVAL)?;
     let socket = descriptor::take(fd)?;
@@ -607,7 +617,7 @@ fn open_channel(
         target,
         interest: Cell::new((false, false)),
         reading: Cell::new(false),
-        pace: RefCell::default(),
+        pace: RefCell::new(Pace::new(room)),
         pausing: Cell::new(false),
         answered: Cell::new(false),
         referenced: Cell::new(true),

@@ -34,6 +34,8 @@ pub struct Environment {
 pub enum Callbacks {
     /// A child has ended.
     ProcessExit,
+    /// A child has been started in the background, or has not.
+    ProcessStart,
     /// Messages have arrived on a channel.
     ChannelMessages,
     /// Anything else that happened to a channel.
@@ -43,7 +45,7 @@ pub enum Callbacks {
 }
 
 impl Callbacks {
-    const COUNT: usize = 4;
+    const COUNT: usize = Callbacks::Lane as usize + 1;
 }
 
 impl Environment {

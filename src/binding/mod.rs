@@ -12,6 +12,7 @@ mod diagnostics;
 mod dispatcher;
 mod environment;
 mod lane;
+mod launches;
 mod process;
 mod relayed;
 mod spawn_sync;

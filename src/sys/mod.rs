@@ -10,6 +10,7 @@ pub mod launch;
 pub mod listener;
 pub mod null;
 pub mod pidfd;
+pub mod scheduling;
 pub mod shared_memory;
 pub mod socket;
 pub mod strings;
