@@ -85,10 +85,8 @@ test('the primary lives on when nobody listens for the error', async () => {
 test('a handle that comes with a request is closed', () =>
   expectNoLeaks(async () => {
     const { worker } = await hostile();
-    const heard = once(worker, 'message');
-    worker.send({ say: { cmd: 'NODE_CLUSTER', act: 'online', seq: 1 }, withSocket: true });
-    await heard;
     const online = once(worker, 'online');
+    worker.send({ say: { cmd: 'NODE_CLUSTER', act: 'online', seq: 1 }, withSocket: true });
     await online;
     await stopClusters();
   }));
