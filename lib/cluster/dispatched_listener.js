@@ -111,6 +111,8 @@ class DispatchedListener {
     if (handle.getsockname !== undefined) {
       this.#sockname = {};
       handle.getsockname(this.#sockname);
+      // A passed socket may have any port; Node's worker accepts none but what it has asked for.
+      if (this.request.askedPort > 0) this.#sockname.port = this.request.askedPort;
     }
     const isTcp = this.#sockname !== undefined;
     const backlog = backlogOf(this.request);

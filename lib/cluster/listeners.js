@@ -208,7 +208,7 @@ function shortest({ address, port }) {
 function activated(message) {
   if (message.fd !== undefined) return undefined;
   const fd = activation.takeActivated(message);
-  return fd === undefined ? undefined : { fd, address: null, port: null };
+  return fd === undefined ? undefined : { fd, address: null, port: null, askedPort: message.port };
 }
 
 /** Whether a listener was asked for at a place, or has got its port there. */

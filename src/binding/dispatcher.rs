@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use super::Function;
 use super::environment::Environment;
 use super::value;
+use crate::cluster::dispatcher::Dispatcher;
 use crate::cluster::relay::{Inbox, Relay};
 use crate::cluster::scheduler::Policy;
 use crate::cluster::thread::DispatcherThread;
@@ -59,10 +60,14 @@ impl Dispatching {
             return Ok(running);
         }
         let relay = Relay::new()?;
-        let weak = Rc::downgrade(environment);
+        let (weak, bell) = (Rc::downgrade(environment), relay.clone());
         let poll = Poll::new(environment.event_loop(), relay.as_fd(), move |_| {
+            let ready = bell.take();
             if let Some(environment) = weak.upgrade().filter(|e| !e.is_ending()) {
-                environment.dispatching().on_relay(&environment);
+                let channels = environment.channels();
+                ready
+                    .into_iter()
+                    .for_each(|channel| channels.on_relayed(&environment, channel));
             }
         })?;
         poll.set_ref(false);
@@ -82,16 +87,18 @@ impl Dispatching {
         self.0.borrow().clone()
     }
 
+    /// Ends it when it has nothing left to do: a thread and its descriptors go with the last worker
+    /// and listener.
+    fn end_if_idle(&self) {
+        let is_idle = |running: &Rc<Running>| running.thread.read(Dispatcher::is_idle);
+        if self.get().as_ref().is_some_and(is_idle) {
+            self.close();
+        }
+    }
+
     /// Ends it. Connections that no worker has been given are closed.
     pub fn close(&self) {
         self.0.borrow_mut().take();
-    }
-
-    fn on_relay(&self, environment: &Rc<Environment>) {
-        let Some(running) = self.get() else { return };
-        for channel in running.relay.take() {
-            environment.channels().on_relayed(environment, channel);
-        }
     }
 }
 
@@ -125,8 +132,14 @@ fn random_seed() -> [u8; 16] {
     seed
 }
 
+fn running_in(env: napi_env) -> Option<(Rc<Environment>, Rc<Running>)> {
+    let environment = Environment::of(env)?;
+    let running = environment.dispatching().get()?;
+    Some((environment, running))
+}
+
 fn running(env: napi_env) -> Option<Rc<Running>> {
-    Environment::of(env)?.dispatching().get()
+    running_in(env).map(|(_, running)| running)
 }
 
 fn started(env: napi_env) -> Result<(Rc<Environment>, Rc<Running>), Errno> {
@@ -179,9 +192,10 @@ fn try_listen(
 
 unsafe extern "C" fn close(env: napi_env, info: napi_callback_info) -> napi_value {
     let [listener] = value::arguments(env, info);
-    if let Some(running) = running(env) {
+    if let Some((environment, running)) = running_in(env) {
         let listener = unsigned(env, listener);
         running.thread.with(|dispatcher| dispatcher.close(listener));
+        environment.dispatching().end_if_idle();
     }
     value::undefined(env)
 }
@@ -269,11 +283,10 @@ unsafe extern "C" fn open_lane(env: napi_env, info: napi_callback_info) -> napi_
 
 unsafe extern "C" fn forget(env: napi_env, info: napi_callback_info) -> napi_value {
     let [worker] = value::arguments(env, info).map(|v| unsigned(env, v));
-    if let Some(environment) = Environment::of(env)
-        && let Some(running) = environment.dispatching().get()
-    {
+    if let Some((environment, running)) = running_in(env) {
         running.thread.with(|dispatcher| dispatcher.forget(worker));
         environment.channels().read_here(worker);
+        environment.dispatching().end_if_idle();
     }
     value::undefined(env)
 }

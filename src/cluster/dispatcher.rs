@@ -180,6 +180,11 @@ impl Dispatcher {
         }
     }
 
+    /// Whether there is nothing to do, now or later, unless it is asked for anew.
+    pub fn is_idle(&self) -> bool {
+        self.listeners.is_empty() && self.workers.is_empty()
+    }
+
     /// What the workers are doing.
     pub fn worker_stats(&self) -> impl Iterator<Item = WorkerStats> {
         self.workers.values().map(Worker::stats)
