@@ -7,7 +7,6 @@ const { once } = require('node:events');
 const fs = require('node:fs');
 
 const brood = require('../..');
-const binding = require('../../lib/binding');
 const { RUN_MARK } = require('./system');
 const { takeStock } = require('./leaks');
 
@@ -17,10 +16,7 @@ module.exports = async () => {
   globalThis[Symbol.for('brood.test.before')] = takeStock();
 };
 
-/**
- * Node and brood open some descriptors at first use and keep them: for signals, for children, for
- * the cluster's dispatcher.
- */
+/** Node and brood open some descriptors at first use and keep them: for signals, for children. */
 async function openWhatIsKept() {
   stock.execFileSync('true');
   // Numbers from 64 on make brood open the few low ones that it lends to children.
@@ -29,6 +25,5 @@ async function openWhatIsKept() {
     await once(cp.spawn('true', { stdio: [many.at(-1), 'ignore', 'ignore'] }), 'close');
   }
   many.forEach((fd) => fs.closeSync(fd));
-  binding.dispatcherWorker(0, 1, false);
-  binding.dispatcherForget(0);
+  await once(brood.spawn('true', { background: true }), 'close');
 }
