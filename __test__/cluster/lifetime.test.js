@@ -86,7 +86,7 @@ test('the grace ends', async () => {
   const client = net.connect({ port });
   client.on('error', () => {});
   // Nobody can serve it: its end is the end of the grace.
-  await once(client, 'close');
+  await new Promise((resolve) => client.once('close', resolve));
   expect(cluster.listeningSockets()).toEqual([]);
   await refused(port);
 });

@@ -4,6 +4,7 @@
 
 const EventEmitter = require('node:events');
 const net = require('node:net');
+const { setImmediate } = require('node:timers/promises');
 const { setUpPrimary } = require('../../lib/cluster/face');
 const { ROOT, fixture } = require('./run');
 
@@ -77,6 +78,11 @@ function connect(to) {
   });
 }
 
+/** Resolves once `condition()` holds: what the dispatcher knows of a lane is milliseconds old. */
+async function until(condition) {
+  while (!condition()) await setImmediate();
+}
+
 /** The pid of who serves one connection, which is closed again. */
 async function whoServes(to) {
   const { pid, socket } = await connect(to);
@@ -86,4 +92,13 @@ async function whoServes(to) {
   return pid;
 }
 
-module.exports = { REGISTER, WORKERS, ask, connect, startCluster, stopClusters, whoServes };
+module.exports = {
+  REGISTER,
+  WORKERS,
+  ask,
+  connect,
+  startCluster,
+  stopClusters,
+  until,
+  whoServes,
+};

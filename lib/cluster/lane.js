@@ -7,10 +7,13 @@ const binding = require('../binding');
 const { adoptConnection } = require('../ipc/native_handle');
 const { zeroMaxConnectionsRefuses } = require('../node_version');
 
-// How old the measured utilisation may grow while connections come, and while none do.
+// How old the measured utilisation may grow, and how old in a worker that is idle. One that gets no
+// connections because it was busy has to tell soon that it is not any more.
 const SAMPLE_AFTER_MS = 100;
-const SAMPLE_EVERY_MS = 1000;
+const IDLE_SAMPLE_AFTER_MS = 1000;
 const PERMILLE = 1000;
+// What measuring itself comes to stays below.
+const IDLE_PERMILLE = 20;
 // Numbers of a batch that belong to one connection.
 const ENTRY = 3;
 
@@ -25,6 +28,10 @@ function setCallback() {
   });
 }
 
+function snapshot() {
+  return { at: performance.now(), loop: performance.eventLoopUtilization() };
+}
+
 class Lane {
   #id = 0;
   #onEnd;
@@ -33,7 +40,7 @@ class Lane {
   #counted = new WeakSet();
   #connections = 0;
   #utilization = 0;
-  #sampled = { at: 0, loop: performance.eventLoopUtilization() };
+  #sampled = snapshot();
   #timer;
 
   /** `onEnd()` is called when the primary has closed the lane. */
@@ -47,7 +54,7 @@ class Lane {
     const id = binding.laneOpen(this, fd);
     if (id < 0) return id;
     this.#id = id;
-    this.#timer = setInterval(() => this.#sample(), SAMPLE_EVERY_MS).unref();
+    this.#sampleLater();
     return 0;
   }
 
@@ -115,11 +122,20 @@ class Lane {
   }
 
   #sample() {
-    const loop = performance.eventLoopUtilization();
-    const { utilization } = performance.eventLoopUtilization(loop, this.#sampled.loop);
+    if (this.#id === 0) return;
+    const now = snapshot();
+    const { utilization } = performance.eventLoopUtilization(now.loop, this.#sampled.loop);
     this.#utilization = Math.round(utilization * PERMILLE);
-    this.#sampled = { at: performance.now(), loop };
+    this.#sampled = now;
     this.#report();
+    this.#sampleLater();
+  }
+
+  #sampleLater() {
+    const isIdle = this.#utilization <= IDLE_PERMILLE;
+    const delay = isIdle ? IDLE_SAMPLE_AFTER_MS : SAMPLE_AFTER_MS;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#sample(), delay).unref();
   }
 
   #report() {
@@ -134,7 +150,7 @@ class Lane {
 
   close() {
     if (this.#id === 0) return;
-    clearInterval(this.#timer);
+    clearTimeout(this.#timer);
     binding.laneClose(this.#id);
     this.#id = 0;
   }

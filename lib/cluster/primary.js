@@ -76,15 +76,14 @@ class Primary {
     return worker;
   }
 
-  // A worker is forgotten when its process has ended and all it had sent is read.
+  // Its sockets are given up when the process has ended; the worker is forgotten when all it had sent
+  // is read, too.
   #onExit(link, code, signal) {
     const { worker } = link;
-    if (!worker.isConnected()) {
-      this.#removeFromListeners(link);
-      this.#remove(worker);
-    }
+    this.#removeFromListeners(link);
     // The channel may have ended before it was known how the process would.
     if (leavesOnPurpose(worker)) this.#listeners.hasNotCrashed(link);
+    if (!worker.isConnected()) this.#remove(worker);
     link.end();
     worker.exitedAfterDisconnect = Boolean(worker.exitedAfterDisconnect);
     worker.state = 'dead';
@@ -166,8 +165,8 @@ class Primary {
   }
 
   #query(link, message) {
-    // A worker that is leaving has no use for a socket any more.
-    if (link.worker.exitedAfterDisconnect) return;
+    // A worker that is leaving, or has left, has no use for a socket any more.
+    if (link.worker.exitedAfterDisconnect || link.worker.isDead()) return;
     this.#listeners.query(link, normalized(message), (fields, handle) => {
       link.send({ ...fields, ack: message.seq }, handle);
     });
