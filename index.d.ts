@@ -1,8 +1,8 @@
-// The types of brood: those of node:child_process, unchanged, and what brood adds to them.
-// The additions to options and to ChildProcess are made in place, because under `brood/register`
-// the built-in module's functions are brood's, and no overload has to be written twice.
+// The types of brood: those of node:child_process and node:cluster, unchanged, and what brood adds to
+// them. The additions are made in place, because under `brood/register` the built-in modules'
+// functions are brood's, and no overload has to be written twice.
 
-import type { Cluster } from 'node:cluster';
+import type { Address, Cluster, Worker } from 'node:cluster';
 
 /** One number for both limits, or each by itself; the one left out equals the other. */
 export type Limit = number | { soft?: number; hard?: number };
@@ -42,6 +42,11 @@ export interface BroodOptions {
   dieWithParent?: boolean | undefined;
   /** What the child may use. */
   limits?: Limits | undefined;
+  /**
+   * Have another thread start the program: `pid` is undefined until 'spawn' is emitted, and every
+   * failure of the start is an 'error' event. Without effect on the synchronous functions.
+   */
+  background?: boolean | undefined;
 }
 
 declare module 'node:child_process' {
@@ -87,7 +92,7 @@ declare module 'node:child_process' {
 
 export * from 'node:child_process';
 
-import type { ChildProcess } from 'node:child_process';
+import type { ChildProcess, Serializable } from 'node:child_process';
 
 /**
  * Sends a signal to a child and to everything it has started, also to what has lost its parent
@@ -142,5 +147,123 @@ export function adoptChannel(): boolean;
  */
 export function sharedBuffer(size: number): Buffer;
 
+/**
+ * How connections are shared out: left to the operating system; in turn, skipping workers that are
+ * behind; strictly in turn; to whoever has the fewest; to the better of two chosen at random; always
+ * the same worker for one client address.
+ */
+export type SchedulingPolicy =
+  'none' | 'rr' | 'rr-strict' | 'least-connections' | 'power-of-two' | 'sticky';
+
+/** What a worker asks to bind. */
+export interface ListenRequest {
+  /** An IP address, or the absolute path of a Unix socket; absent for every address. */
+  readonly address?: string | null | undefined;
+  /** 0 for any free port, -1 for a Unix socket. */
+  readonly port?: number | null | undefined;
+  readonly addressType?: Address['addressType'] | null | undefined;
+  /** The number of a descriptor of the primary's to listen on, in the place of an address. */
+  readonly fd?: number | undefined;
+}
+
+/** What the primary knows of one worker; null is what it cannot know, as the worker is stock Node. */
+export interface WorkerStats {
+  id: number;
+  pid: number | null;
+  state: string;
+  weight: number;
+  draining: boolean;
+  /** Whether the worker runs brood and gets connections on a lane of its own. */
+  lane: boolean;
+  /** Connections it has taken since it started. */
+  accepted: number | null;
+  /** Connections that are open in it. */
+  inFlight: number | null;
+  /** Connections handed to it that it has not yet taken. */
+  waiting: number | null;
+  /** Connections it has given back, because its server was closing or full. */
+  handedBack: number | null;
+  /** The part of its time that its event loop was busy, from 0 to 1. */
+  eventLoopUtilization: number | null;
+  /** Bytes of memory it occupies; null when it has ended. */
+  memory: number | null;
+}
+
+/** One socket that workers listen on. */
+export interface ListeningSocket {
+  /** An IP address, or the path of a Unix socket. */
+  address: string | null;
+  /** null for a Unix socket. */
+  port: number | null;
+  policy: SchedulingPolicy;
+  /** How many workers share it. */
+  workers: number;
+  /** Connections accepted so far; null where the workers accept them themselves. */
+  accepted: number | null;
+  /** Connections accepted that no worker has been given yet. */
+  waiting: number | null;
+}
+
+/** What setupPrimary() takes beside Node's settings. */
+export interface BroodClusterSettings extends BroodOptions {
+  /** The policies of single ports and Unix paths. */
+  scheduling?: { readonly [portOrPath: string]: SchedulingPolicy | number } | undefined;
+  /** Whether a worker may bind what it asks for; anything but true is EACCES. Default: it may. */
+  listen?: ((request: ListenRequest, worker: Worker) => boolean) | undefined;
+  /**
+   * Milliseconds a socket outlives its last worker when that has crashed, so that clients wait for a
+   * replacement. Default 10000; 0 is Node's behaviour, Infinity keeps it until cluster.disconnect().
+   */
+  listenerGrace?: number | undefined;
+  /**
+   * Which listening socket that the service manager has passed, by name, stands for which port or
+   * path. Sockets that are bound to what a worker asks for need no name.
+   */
+  activation?:
+    { readonly [name: string]: number | string | { port: number; address?: string } } | undefined;
+  /** Bytes of the largest message taken from a worker, which is cut off beyond. */
+  maxMessageSize?: number | undefined;
+}
+
+/** What brood's cluster has beside Node's. */
+export interface ClusterAdditions {
+  readonly SCHED_RR_STRICT: number;
+  readonly SCHED_LEAST_CONNECTIONS: number;
+  readonly SCHED_POWER_OF_TWO: number;
+  readonly SCHED_STICKY: number;
+  /** Sends one message to every connected worker; returns how many that are. */
+  broadcast(message: Serializable): number;
+  /** What the primary knows of each worker. */
+  stats(): WorkerStats[];
+  /** The sockets that workers listen on. */
+  listeningSockets(): ListeningSocket[];
+  /**
+   * Sets the policy at run time, of all listening sockets or of those at one port or path, and of
+   * those to come.
+   */
+  setScheduler(
+    policy: Exclude<SchedulingPolicy, 'none'> | number,
+    at?: { port: number } | { path: string },
+  ): void;
+}
+
+declare module 'node:cluster' {
+  interface ClusterSettings extends BroodClusterSettings {}
+
+  interface Worker {
+    /** In the primary: how many connections the worker gets compared with others, 1 to 65535. */
+    weight: number;
+    /** In the primary: whether the worker gets no new connections. */
+    draining: boolean;
+  }
+}
+
+/** brood's cluster: all of Node's, and what it adds. */
+export interface BroodCluster extends Cluster, ClusterAdditions {
+  /** Settled by the first fork() or setupPrimary(); may be set by name. */
+  get schedulingPolicy(): number;
+  set schedulingPolicy(policy: number | SchedulingPolicy);
+}
+
 /** The cluster module, loaded at first use. */
-export const cluster: Cluster;
+export const cluster: BroodCluster;

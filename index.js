@@ -2,6 +2,7 @@
 // brood's public face: everything node:child_process has, `cluster`, and what brood adds.
 
 const { assertUsable } = require('./lib/addon');
+const { joinCluster } = require('./lib/cluster/join');
 const { takeOffer } = require('./lib/ipc/upgrade');
 const { lazily } = require('./lib/lazy');
 
@@ -11,12 +12,13 @@ assertUsable();
 // module.
 const brood = require('./lib/child_process');
 
-lazily(brood, 'cluster', () => require('node:cluster'));
+lazily(brood, 'cluster', () => require('./lib/cluster').currentCluster());
 lazily(brood, 'diagnostics', () => require('./lib/diagnostics').diagnostics);
 lazily(brood, 'sharedBuffer', () => require('./lib/ipc/large_buffers').sharedBuffer);
 lazily(brood, 'adoptChannel', () => require('./lib/ipc/takeover').takeOverChannel);
 
 // In a child whose parent has brood, too.
 if (takeOffer()) require('./lib/ipc/takeover').takeUpOffer();
+joinCluster();
 
 module.exports = brood;

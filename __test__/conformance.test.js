@@ -98,7 +98,7 @@ describe('a whole run', () => {
       'test/sequential/test-child-process-stray.js',
       `require('child_process').spawn('sleep', ['60'], { detached: true, stdio: 'inherit' }).unref()`,
     );
-    write('test/parallel/test-cluster-other.js', `process.exit(1);`);
+    write('test/parallel/test-net-other.js', `process.exit(1);`);
   });
 
   afterAll(() => fs.rmSync(tree, { recursive: true }));

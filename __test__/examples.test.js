@@ -14,6 +14,15 @@ const { isRunning } = require('./helpers/system');
 const EXAMPLES = path.join(ROOT, 'examples');
 
 const ENDING = [
+  [
+    'cluster.js',
+    [],
+    [
+      /^2 workers share a port, policy least-connections$/m,
+      /^answered by 2 workers$/m,
+      /^answered while one was replaced: 40 of 40$/m,
+    ],
+  ],
   ['fork-per-core.js', [], [/^(\d+) of \1 children answered: 33860 primes below 400000$/m]],
   [
     'four-ways.js',

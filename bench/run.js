@@ -1,139 +1,124 @@
 'use strict';
 
 // `npm run bench`: every row measured with stock Node and with brood in alternating processes of
-// the same binary, in one run. Medians and the ratio of pairs; absolute figures mean little on a
-// noisy machine. `--only S1,S6`, `--quick`, `--runs N`, `--node PATH`.
+// the same binary, in one run. Medians and ratios of pairs; absolute figures mean little on a noisy
+// machine. See docs/benchmarks.md.
 
-const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
-const os = require('node:os');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
+const { writeDocs } = require('./docs');
+const machines = require('./machine');
+const { measure, stop } = require('./measure');
+const { plot } = require('./plot');
+const programs = require('./programs');
+const { Progress } = require('./progress');
 const rows = require('./rows');
+const { skipped, summarize } = require('./summarize');
+const { brief, table } = require('./table');
 
-const { values: options } = parseArgs({
-  options: {
-    only: { type: 'string' },
-    quick: { type: 'boolean', default: false },
-    runs: { type: 'string' },
-    node: { type: 'string', default: process.execPath },
-  },
-});
-const runs = Number(options.runs ?? (options.quick ? 3 : 7));
+const USAGE = `npm run bench -- [options]
+  --only S1,S6    these rows
+  --quick         short measurements, 3 runs: to see that it works
+  --runs N        runs of each row (7)
+  --node PATH     the Node binary that is measured (this one)
+  --out FOLDER    where the JSON and the plot go (bench/results)
+  --write-docs    put the table and the plot into docs/benchmarks.md
+`;
 
-function measureOnce(row, implementation) {
-  const args = [...(row.nodeArgs ?? []), path.join(__dirname, 'one.js'), row.id, implementation];
-  const env = { ...process.env, BENCH_QUICK: options.quick ? '1' : '' };
-  const result = spawnSync(options.node, args, { encoding: 'utf8', env, timeout: 300_000 });
-  if (result.status !== 0) {
-    throw new Error(`${row.id} ${implementation} failed: ${result.stderr || result.error}`);
-  }
-  return JSON.parse(result.stdout);
-}
-
-/** What a program without JavaScript on its side reaches: the row's limit. */
-function measureLimit({ example, args }) {
-  const program = path.join(__dirname, '..', 'target', 'release', 'examples', example);
-  const result = spawnSync(program, args(options.node, options.quick), { encoding: 'utf8' });
-  if (result.status !== 0) throw new Error(`${example} failed: ${result.stderr || result.error}`);
-  return Number(result.stdout);
-}
-
-function buildLimits() {
-  const args = ['build', '--release', '--quiet', '--examples'];
-  const { status } = spawnSync('cargo', args, {
-    cwd: path.join(__dirname, '..'),
-    stdio: 'inherit',
+function readOptions() {
+  const { values } = parseArgs({
+    options: {
+      only: { type: 'string' },
+      quick: { type: 'boolean', default: false },
+      runs: { type: 'string' },
+      node: { type: 'string', default: process.execPath },
+      out: { type: 'string', default: path.join(__dirname, 'results') },
+      'write-docs': { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
   });
-  if (status !== 0) throw new Error('cargo cannot build the programs in bench/limits');
-}
-
-function median(numbers) {
-  const sorted = numbers.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-}
-
-function measure(row) {
-  const pairs = [];
-  for (let i = 0; i < runs; i++) {
-    process.stderr.write(`\r${row.id} ${i + 1}/${runs} `);
-    // Alternate who goes first: a machine that warms up or slows down favours neither.
-    const order = i % 2 ? ['brood', 'stock'] : ['stock', 'brood'];
-    const pair = {};
-    for (const implementation of order) pair[implementation] = measureOnce(row, implementation);
-    if (row.limit) pair.limit = { [row.limit.figure]: measureLimit(row.limit) };
-    pairs.push(pair);
+  const runs = Number(values.runs ?? (values.quick ? 3 : 7));
+  if (!Number.isInteger(runs) || runs < 1) throw new Error('--runs takes a number from 1 on');
+  if (values['write-docs'] && (values.quick || values.only !== undefined)) {
+    throw new Error('--write-docs takes all rows in full: neither --only nor --quick');
   }
-  process.stderr.write('\r              \r');
-  return Object.keys(row.figures).map((figure) => summarize(row, figure, pairs));
+  return { ...values, runs };
 }
 
-function summarize(row, figure, pairs) {
-  const of = (implementation) => pairs.map((pair) => pair[implementation][figure]);
-  const ratios = pairs.map((pair) => pair.brood[figure] / pair.stock[figure]);
-  return {
-    id: row.id,
-    title: row.title,
-    figure,
-    unit: row.figures[figure],
-    target: row.target,
-    stock: median(of('stock')),
-    brood: median(of('brood')),
-    ratio: median(ratios),
-    spread: [Math.min(...ratios), Math.max(...ratios)],
-    ...(row.limit?.figure === figure && {
-      limit: median(of('limit')),
-      ofLimit: median(pairs.map((pair) => pair.brood[figure] / pair.limit[figure])),
-    }),
-  };
+/** The rows of `--only`, which names rows (S12) or parts of one (S3a). */
+function choose(only) {
+  if (only === undefined) return rows;
+  const wanted = only.split(',');
+  const namesOf = ({ id, comparisons }) => [id, ...comparisons.map((comparison) => comparison.id)];
+  const unknown = wanted.find((name) => !rows.some((row) => namesOf(row).includes(name)));
+  if (unknown !== undefined) throw new Error(`there is no row ${unknown}`);
+  return rows.filter((row) => namesOf(row).some((name) => wanted.includes(name)));
 }
 
-function shown(number) {
-  return number >= 100 ? number.toFixed(0) : number.toPrecision(3);
-}
-
-function print(result) {
-  const [low, high] = result.spread.map(shown);
-  console.log(
-    `| ${result.id} | ${result.title} | ${result.figure} (${result.unit}) | ${shown(result.stock)} | ` +
-      `${shown(result.brood)} | ${shown(result.ratio)} (${low} to ${high}) | ` +
-      `${result.limit ? `${shown(result.limit)}, brood at ${shown(result.ofLimit)} of it` : ''} | ` +
-      `${result.target} |`,
-  );
-}
-
-function versions() {
-  const script = 'console.log(process.versions.node, process.versions.uv)';
-  const [node, uv] = spawnSync(options.node, ['-e', script], { encoding: 'utf8' })
-    .stdout.trim()
-    .split(' ');
-  return { node, libuv: uv, cpus: os.availableParallelism(), kernel: os.release() };
-}
-
-function main() {
-  const only = options.only?.split(',');
-  const chosen = rows.filter((row) => !only || only.includes(row.id));
-  const machine = versions();
-  console.log(
-    `Node ${machine.node}, libuv ${machine.libuv}, ${machine.cpus} CPUs, Linux ${machine.kernel}, ` +
-      `${runs} pairs, medians\n`,
-  );
-  console.log('| # | work | figure | stock | brood | brood / stock (spread) | limit | target |');
-  console.log('|---|---|---|---|---|---|---|---|');
-  if (chosen.some((row) => row.limit)) buildLimits();
+async function measureAll(chosen, options, machine) {
+  const contestants = (row) => Object.keys(row.contestants ?? {}).length;
+  const total = chosen.reduce((sum, row) => sum + contestants(row) * options.runs, 0);
+  const progress = new Progress(total);
   const results = [];
+  const raw = {};
   for (const row of chosen) {
-    for (const result of measure(row)) {
-      results.push(result);
-      print(result);
+    const finished = [];
+    if (row.skip) {
+      finished.push(...row.comparisons.map((comparison) => skipped(comparison, row.skip)));
+    } else {
+      raw[row.id] = await measure(row, { ...options, progress });
+      finished.push(...summarize(row, raw[row.id], machine));
     }
+    finished.forEach((result) => progress.say(brief(result)));
+    results.push(...finished);
   }
-  const folder = path.join(__dirname, 'results');
-  fs.mkdirSync(folder, { recursive: true });
-  const file = path.join(folder, `node-${machine.node.split('.')[0]}.json`);
-  fs.writeFileSync(file, `${JSON.stringify({ machine, runs, results }, null, 2)}\n`);
-  console.log(`\nwritten to ${path.relative(process.cwd(), file)}`);
+  progress.end();
+  return { results, raw };
 }
 
-main();
+/** A part of the rows, or quick ones, must not be taken for the whole. */
+function fileName({ only, quick }, { major }) {
+  return `node-${major}${only === undefined && !quick ? '' : '-partial'}`;
+}
+
+function write(file, text) {
+  fs.mkdirSync(path.dirname(file), { recursive: true });
+  fs.writeFileSync(file, text);
+  console.log(`written to ${path.relative(process.cwd(), file)}`);
+}
+
+async function main() {
+  const options = readOptions();
+  if (options.help) return void process.stdout.write(USAGE);
+  const chosen = choose(options.only);
+  const machine = machines.describe(options.node);
+  if (chosen.some((row) => row.programs)) programs.build();
+
+  const { results, raw } = await measureAll(chosen, options, machine);
+  const sentence = machines.sentence(machine, options.runs);
+  console.log(`${sentence}\n\n${table(results)}\n`);
+
+  const base = path.join(options.out, fileName(options, machine));
+  const report = { machine, runs: options.runs, quick: options.quick, results, raw };
+  const svg = plot(results, sentence);
+  write(`${base}.json`, `${JSON.stringify(report, null, 2)}\n`);
+  write(`${base}.svg`, svg);
+  if (options['write-docs']) writeDocs({ machine, sentence, table: table(results), svg });
+  if (results.some((result) => result.failed)) process.exitCode = 1;
+}
+
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+]) {
+  process.once(signal, () => {
+    stop();
+    process.exit(code);
+  });
+}
+
+main().catch((error) => {
+  console.error(error.message);
+  process.exitCode = 1;
+});

@@ -19,7 +19,7 @@ const USAGE = `usage: node conformance/run.js --node-src DIR [options]
   --node-src DIR   a source tree of Node (conformance/fetch-node-src.sh gets one)
   --node PATH      the binary to test under (default: this one)
   --mode LIST      register, node-options, parent, child, stock; all, everywhere (default: all)
-  --set LIST       ${SETS.join(', ')} (default: child-process)
+  --set LIST       ${SETS.join(', ')} (default: child-process,cluster)
   --filter REGEXP  only tests whose folder/name matches
   --jobs N         tests at a time (default: 2)
   --timeout S      seconds one test may take (default: 120)
@@ -34,7 +34,7 @@ const OPTIONS = {
   'node-src': { type: 'string' },
   node: { type: 'string', default: process.execPath },
   mode: { type: 'string', default: 'all' },
-  set: { type: 'string', default: 'child-process' },
+  set: { type: 'string', default: 'child-process,cluster' },
   filter: { type: 'string' },
   jobs: { type: 'string', default: '2' },
   timeout: { type: 'string', default: '120' },

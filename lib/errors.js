@@ -272,6 +272,11 @@ module.exports = {
   ),
   ERR_MISSING_ARGS: errorClass('ERR_MISSING_ARGS', TypeError, missingArgs),
   ERR_OUT_OF_RANGE: errorClass('ERR_OUT_OF_RANGE', RangeError, outOfRange),
+  ERR_SOCKET_BAD_PORT: errorClass(
+    'ERR_SOCKET_BAD_PORT',
+    RangeError,
+    (name, port) => `${name} should be >= 0 and < 65536. Received ${describeReceived(port)}.`,
+  ),
   ERR_UNKNOWN_SIGNAL: errorClass('ERR_UNKNOWN_SIGNAL', TypeError, (signal) =>
     format('Unknown signal: %s', signal),
   ),

@@ -36,4 +36,7 @@ module.exports = {
 
   // Until Node 24 `_channel` stands for `channel`, with a deprecation warning (DEP0129).
   hasDeprecatedChannel: major < 26,
+
+  // A server's maxConnections of 0 means no limit until Node 22, where it refuses all.
+  zeroMaxConnectionsRefuses: major >= 22,
 };

@@ -1,11 +1,13 @@
 'use strict';
 
-// Puts brood in the place of Node's built-in module, for the whole process: the exports of
-// node:child_process are changed in place, so that require, import and what Node's own modules
-// hold see the same functions. In a child the IPC channel is taken over as well.
+// Puts brood in the place of Node's built-in modules, for the whole process: the exports of
+// node:child_process and node:cluster are changed in place, so that require, import and what Node's
+// own modules hold see the same functions. In a child the IPC channel is taken over as well, and a
+// cluster worker joins a primary of brood's.
 
 const Module = require('node:module');
 const { assertUsable } = require('./addon');
+const { joinCluster } = require('./cluster/join');
 const { debug } = require('./debug');
 const { takeOffer } = require('./ipc/upgrade');
 
@@ -31,11 +33,18 @@ function install() {
   }
   for (const [name, value] of functions) stock[name] = value;
   require('./child_process/exec').setFacade(stock);
+  installCluster();
   Module.syncBuiltinESMExports();
   if (process.connected) require('./ipc/takeover').takeOverChannel();
+  joinCluster();
   installed = true;
   debug('installed');
   return true;
+}
+
+function installCluster() {
+  if (require('./cluster').install()) return;
+  debug("Node's own cluster stays in place: it has workers");
 }
 
 function stayStock(why) {

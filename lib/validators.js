@@ -8,6 +8,7 @@ const {
   ERR_INVALID_ARG_TYPE,
   ERR_INVALID_ARG_VALUE,
   ERR_OUT_OF_RANGE,
+  ERR_SOCKET_BAD_PORT,
   ERR_UNKNOWN_SIGNAL,
 } = require('./errors');
 const { arrayLengthWording, generalNumericValidators } = require('./node_version');
@@ -56,6 +57,15 @@ function validateNumber(value, name, min, max) {
   if (min != null) bounds.push(`>= ${min}`);
   if (max != null) bounds.push(`<= ${max}`);
   throw new ERR_OUT_OF_RANGE(name, bounds.join(' && '), value);
+}
+
+/** Returns a port given as number or string. */
+function validatePort(port, name = 'Port') {
+  const isText = typeof port === 'string' && port.trim() !== '';
+  const number = Number(port);
+  const isPort = (isText || typeof port === 'number') && number === (number & 0xffff);
+  if (!isPort) throw new ERR_SOCKET_BAD_PORT(name, port);
+  return number;
 }
 
 function validateInteger(
@@ -183,6 +193,7 @@ module.exports = {
   validateObject,
   validateOneOf,
   validatePath,
+  validatePort,
   validateString,
   validateTimeout,
   validateUserId,

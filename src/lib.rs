@@ -1,6 +1,5 @@
-//! brood's native half. Layers point one way: `binding` (the only code that knows
-//! Node-API) uses `process`, `ipc` and `cluster` (plain Rust), which use `uv` and `sys` (the only
-//! FFI).
+//! brood's native half. Layers point one way: `binding` (the only code that knows Node-API) uses
+//! `process`, `ipc` and `cluster` (plain Rust), which use `uv` and `sys` (the only FFI).
 
 pub mod cluster;
 pub mod ipc;

@@ -99,3 +99,57 @@ test('code given to node -e is not run again by what it forks', async () => {
   expect(ours).toEqual(await run('"node:child_process"'));
   expect(ours.execArgv).toEqual(['--no-warnings']);
 });
+
+test('the first fork of a process without a free descriptor fails as in Node, and a later one works', async () => {
+  const code = (name) => `
+    const fs = require('node:fs');
+    const cp = require(${name});
+    cp.spawn('true').on('exit', () => {
+      const held = [];
+      try { for (;;) held.push(fs.openSync('/dev/null')); } catch {}
+      const child = cp.fork(${JSON.stringify(report)});
+      child.on('error', (error) => {
+        held.forEach((fd) => fs.closeSync(fd));
+        console.log(error.code, error.message, child.stdio, child.connected);
+        cp.fork(${JSON.stringify(report)}, { silent: true }).on('exit', (code) => console.log(code));
+      });
+    });`;
+  const limited = (name) => {
+    const command = 'ulimit -n 100; exec "$0" -e "$1"';
+    return String(stock.execFileSync('/bin/sh', ['-c', command, process.execPath, code(name)]));
+  };
+  expect(limited(BROOD)).toBe(limited('"node:child_process"'));
+});
+
+test('a channel that cannot be watched is thrown, and the child is ended and reaped', async () => {
+  // The kernel refuses that only when it is out of memory, so the addon is made to say it here.
+  const code = `
+    const fs = require('node:fs');
+    const cp = require(${BROOD});
+    const binding = require(${JSON.stringify(path.resolve(__dirname, '../../lib/binding'))});
+    const child = new cp.ChildProcess();
+    const { channelOpen } = binding;
+    let pid;
+    binding.channelOpen = (owner, fd) => {
+      pid = child.pid;
+      binding.closeDescriptor(fd);
+      return -28;
+    };
+    for (const name of ['spawn', 'exit', 'error', 'close']) child.on(name, () => console.log(name));
+    let message;
+    try {
+      child.spawn({ file: '/bin/sleep', args: ['sleep', '100'], stdio: ['pipe', 'ignore', 'ignore', 'ipc'] });
+    } catch (error) {
+      ({ message } = error);
+    }
+    binding.channelOpen = channelOpen;
+    console.log(message, child.pid, child.kill());
+    const isThere = () => fs.existsSync('/proc/' + pid);
+    const timer = setInterval(() => {
+      if (isThere()) return;
+      clearInterval(timer);
+      console.log('reaped');
+    }, 1);`;
+  const said = stock.execFileSync(process.execPath, ['-e', code], { encoding: 'utf8' });
+  expect(said).toBe('open ENOSPC undefined false\nreaped\n');
+});

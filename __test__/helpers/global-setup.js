@@ -25,4 +25,5 @@ async function openWhatIsKept() {
     await once(cp.spawn('true', { stdio: [many.at(-1), 'ignore', 'ignore'] }), 'close');
   }
   many.forEach((fd) => fs.closeSync(fd));
+  await once(brood.spawn('true', { background: true }), 'close');
 }

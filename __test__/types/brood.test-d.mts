@@ -16,7 +16,15 @@ import {
   spawn,
   spawnSync,
 } from '../../index.js';
-import type { BroodOptions, ForkOptions, Limits, SpawnOptions } from '../../index.js';
+import clusterAlone, { setupPrimary, stats } from '../../cluster.js';
+import type {
+  BroodCluster,
+  BroodOptions,
+  ForkOptions,
+  Limits,
+  SchedulingPolicy,
+  SpawnOptions,
+} from '../../index.js';
 
 // Both ways.
 export const broodAsStock: typeof stock = named;
@@ -46,7 +54,7 @@ const limits: Limits = {
   oomScoreAdj: 500,
   cgroup: '/sys/fs/cgroup/jobs',
 };
-const extras: BroodOptions = { dieWithParent: true, limits };
+const extras: BroodOptions = { dieWithParent: true, limits, background: true };
 spawn('true', [], { ...extras, stdio: 'ignore' });
 exec('true', { limits });
 execFile('true', ['x'], { dieWithParent: true, encoding: 'buffer' }, (error, stdout) =>
@@ -63,3 +71,26 @@ export const count: number = killTree(forked, 'SIGKILL');
 spawn('true', { limits: { colour: 1 } });
 // @ts-expect-error not a child
 killTree(5);
+
+// The cluster: Node's, and what brood adds.
+export const sameCluster: BroodCluster = clusterAlone;
+clusterAlone.setupPrimary({
+  exec: 'worker.js',
+  listen: ({ port }, { id }) => port === 8000 && id > 0,
+  listenerGrace: Infinity,
+  scheduling: { 8000: 'sticky', '/run/a.sock': cluster.SCHED_RR },
+  dieWithParent: true,
+});
+setupPrimary({ silent: true });
+cluster.schedulingPolicy = 'least-connections';
+export const policy: number = cluster.schedulingPolicy;
+cluster.setScheduler('power-of-two', { path: '/run/a.sock' });
+// @ts-expect-error the operating system's choice is settled when a socket is bound
+cluster.setScheduler('none');
+const clusterWorker = cluster.fork({ NAME: 'value' });
+clusterWorker.weight = 3;
+clusterWorker.draining = true;
+cluster.on('listening', (worker, { port }) => worker.send({ port }));
+export const reached: number = cluster.broadcast({ hello: 1 });
+export const busy: (number | null)[] = stats().map((entry) => entry.eventLoopUtilization);
+export const policies: SchedulingPolicy[] = cluster.listeningSockets().map((entry) => entry.policy);

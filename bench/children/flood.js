@@ -2,7 +2,7 @@
 
 // On 'go' sends as many small messages as it was told to, as fast as send() permits.
 
-const SMALL = { type: 'task', id: 12345, name: 'some name', values: [1, 2, 3], ok: true };
+const SMALL = require('./small');
 let left = Number(process.argv[2]);
 
 function more() {

@@ -6,40 +6,22 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use brood::process::{Command, Environment, Stdio, spawn};
+mod stock_child;
 
 const MESSAGE: &str = r#"{"type":"task","id":12345,"name":"some name","values":[1,2,3],"ok":true}"#;
 const BLOCK: usize = 64 * 1024;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(node), Some(script), Some(count)) =
-        (arguments.next(), arguments.next(), arguments.next())
-    else {
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, node, script, count] = arguments.as_slice() else {
         return Err("usage: feed NODE SCRIPT COUNT".into());
     };
-    let command = Command {
-        file: node.clone().into_bytes(),
-        arguments: [node, script, count.clone()].join("\0").into_bytes(),
-        environment: Environment::Inherited {
-            overrides: b"NODE_CHANNEL_FD=3".to_vec(),
-        },
-        stdio: vec![Stdio::Ignore, Stdio::Ignore, Stdio::Inherit(2), Stdio::Pipe],
-        ..Command::default()
-    };
-    let mut spawned = spawn(command).map_err(|failed| failed.errno)?;
-    let end = spawned
-        .ends
-        .pop()
-        .flatten()
-        .ok_or("the channel is missing")?;
-    let channel = UnixStream::from(end);
-    channel.set_nonblocking(false)?;
+    let (mut child, channel) = stock_child::start(node, script, &[count], &[])?;
     let mut replies = BufReader::new(channel.try_clone()?);
     let rate = feed(channel, &mut replies, count.parse()?)?;
-    println!("{rate}");
+    println!(r#"{{"rate":{rate}}}"#);
     drop(replies);
-    spawned.child.wait()?;
+    child.wait()?;
     Ok(())
 }
 

@@ -1,15 +1,25 @@
 'use strict';
 
-// Messages between a parent and a stock child.
+// S5 to S9. Small messages between a parent and a child.
 
 const path = require('node:path');
 const { once } = require('node:events');
+const { median } = require('../statistics');
+const { run } = require('../programs');
+const bystanders = require('./bystanders');
+const { both, cpuSince, messageCount, microsecondsSince, now, secondsSince } = require('./both');
+
+const SMALL = require('../children/small');
 
 const CHILDREN = path.join(__dirname, '..', 'children');
-const SMALL = { type: 'task', id: 12345, name: 'some name', values: [1, 2, 3], ok: true };
+const COUNT = path.join(CHILDREN, 'count.js');
+const FLOOD = path.join(CHILDREN, 'flood.js');
+const ECHO = path.join(CHILDREN, 'echo.js');
 
-function forkChild(cp, name, ...args) {
-  return cp.fork(path.join(CHILDREN, name), args, { execArgv: [] });
+/** `bothEnds`: the child runs what this process runs; otherwise it is stock. */
+function forkChild(context, file, args, { bothEnds = false, serialization } = {}) {
+  const execArgv = bothEnds ? context.sameExecArgv : [];
+  return context.childProcess.fork(file, args, { execArgv, serialization });
 }
 
 // As fast as the parent may: it pauses when send() says so and goes on with its callback.
@@ -30,79 +40,193 @@ async function feed(child, count) {
   });
 }
 
-async function toChild(cp, quick) {
-  const count = quick ? 50_000 : 300_000;
-  const child = forkChild(cp, 'count.js', String(count));
-  await once(child, 'message');
-  const start = process.hrtime.bigint();
-  const done = once(child, 'message');
-  await feed(child, count);
-  await done;
-  const seconds = Number(process.hrtime.bigint() - start) / 1e9;
-  child.disconnect();
-  return { rate: count / seconds };
+function toChild(options) {
+  return async (context) => {
+    const count = messageCount(context.quick);
+    const child = forkChild(context, COUNT, [String(count)], options);
+    await once(child, 'message');
+    const start = now();
+    const done = once(child, 'message');
+    await feed(child, count);
+    await done;
+    const rate = count / secondsSince(start);
+    child.disconnect();
+    return { rate };
+  };
 }
 
-async function fromChild(cp, quick) {
-  const count = quick ? 50_000 : 300_000;
-  const child = forkChild(cp, 'flood.js', String(count));
-  await once(child, 'message');
-  let left = count;
-  const done = new Promise((resolve) => {
-    child.on('message', () => {
-      if (--left === 0) resolve();
+function fromChild(options) {
+  return async (context) => {
+    const count = messageCount(context.quick);
+    const child = forkChild(context, FLOOD, [String(count)], options);
+    await once(child, 'message');
+    let left = count;
+    const done = new Promise((resolve) => {
+      child.on('message', () => {
+        if (--left === 0) resolve();
+      });
     });
-  });
-  const cpu = process.cpuUsage();
-  const start = process.hrtime.bigint();
-  child.send('go');
-  await done;
-  const seconds = Number(process.hrtime.bigint() - start) / 1e9;
-  const used = process.cpuUsage(cpu);
-  child.disconnect();
-  return { rate: count / seconds, cpu: (used.user + used.system) / count };
+    const before = process.cpuUsage();
+    const start = now();
+    child.send('go');
+    await done;
+    const rate = count / secondsSince(start);
+    const cpu = cpuSince(before) / count;
+    child.disconnect();
+    return { rate, cpu };
+  };
 }
 
-async function roundTrip(cp, quick) {
-  const child = forkChild(cp, 'echo.js');
-  const times = [];
-  for (let i = 0; i < (quick ? 2000 : 10_000); i++) {
-    const start = process.hrtime.bigint();
-    const reply = new Promise((resolve) => child.once('message', resolve));
-    child.send(SMALL);
-    await reply;
-    times.push(Number(process.hrtime.bigint() - start) / 1000);
-  }
-  child.disconnect();
-  return { time: times.toSorted((a, b) => a - b)[times.length >> 1] };
+function roundTrip(options) {
+  return async (context) => {
+    const child = forkChild(context, ECHO, [], options);
+    const times = [];
+    for (let i = 0; i < (context.quick ? 2000 : 20_000); i++) {
+      const start = now();
+      const reply = new Promise((resolve) => child.once('message', resolve));
+      child.send(SMALL);
+      await reply;
+      times.push(microsecondsSince(start));
+    }
+    child.disconnect();
+    return { time: median(times) };
+  };
 }
+
+/** A program without JavaScript in the place of the parent. */
+function parentProgram(name, script) {
+  return ({ quick }) => run(name, [process.execPath, script, messageCount(quick)]);
+}
+
+function pingPong({ quick }) {
+  return run('ping_pong', [quick ? 2000 : 20_000]);
+}
+
+function rate(id, work, rest) {
+  return { id, work, figure: 'rate', unit: '1/s', better: 'more', ...rest };
+}
+
+const BOTH_ENDS = {
+  target: '4x stock; 1 M/s on Node 24 and 26, 0.8 M/s on 20',
+  reached: ({ ratio, brood }, { major }) => ratio >= 4 && brood >= (major >= 24 ? 1e6 : 0.8e6),
+  limit: 'JSON alone',
+  others: ['worker_threads', 'Unix socket'],
+};
+
+const ADVANCED = {
+  target: '2x stock on 20 and 22, 1.3x on 24 and 26',
+  reached: ({ ratio }, { major }) => ratio >= (major >= 24 ? 1.3 : 2),
+  limit: 'serializer alone',
+};
+
+const bothEnds = { bothEnds: true };
+const advanced = { bothEnds: true, serialization: 'advanced' };
 
 module.exports = [
   {
     id: 'S5',
-    title: 'small JSON messages to a stock child',
-    target: '3x, and 80 % of the limit',
-    figures: { rate: '1/s' },
-    measure: toChild,
-    // The same child fed by a program without JavaScript.
-    limit: {
-      figure: 'rate',
-      example: 'feed',
-      args: (node, quick) => [node, path.join(CHILDREN, 'count.js'), quick ? '50000' : '300000'],
+    programs: true,
+    contestants: {
+      ...both(toChild()),
+      'fed by Rust': { measure: parentProgram('feed', COUNT) },
     },
+    comparisons: [
+      rate('S5', 'small JSON messages to a stock child', {
+        limit: 'fed by Rust',
+        target: '3x stock, and 80 % of the limit',
+        reached: ({ ratio, limit }) => ratio >= 3 && limit?.ratio >= 0.8,
+      }),
+    ],
   },
   {
     id: 'S6',
-    title: 'small JSON messages from a stock child',
-    target: '1.1x, half the CPU',
-    figures: { rate: '1/s', cpu: 'us/message' },
-    measure: fromChild,
+    programs: true,
+    contestants: {
+      ...both(fromChild()),
+      'read by Rust': { measure: parentProgram('count_lines', FLOOD) },
+    },
+    comparisons: [
+      rate('S6', 'small JSON messages from a stock child', {
+        limit: 'read by Rust',
+        target: '1.1x stock',
+        reached: ({ ratio }) => ratio >= 1.1,
+      }),
+      {
+        id: 'S6',
+        work: "the parent's processor time for one",
+        figure: 'cpu',
+        unit: 'us',
+        better: 'less',
+        target: '1/2 of stock',
+        reached: ({ ratio }) => ratio <= 0.5,
+      },
+    ],
   },
   {
-    id: 'S9',
-    title: 'round trip of one small message, stock child',
-    target: 'no worse',
-    figures: { time: 'us' },
-    measure: roundTrip,
+    id: 'S7a',
+    contestants: {
+      ...both(toChild(bothEnds)),
+      'JSON alone': { measure: bystanders.jsonAlone },
+      worker_threads: { measure: bystanders.toThread },
+      'Unix socket': { measure: bystanders.toSocket },
+    },
+    comparisons: [rate('S7', 'small JSON messages to the child, both ends alike', BOTH_ENDS)],
+  },
+  {
+    id: 'S7b',
+    contestants: {
+      ...both(fromChild(bothEnds)),
+      'JSON alone': { measure: bystanders.jsonAlone },
+      worker_threads: { measure: bystanders.fromThread },
+      'Unix socket': { measure: bystanders.fromSocket },
+    },
+    comparisons: [rate('S7', 'small JSON messages from the child, both ends alike', BOTH_ENDS)],
+  },
+  {
+    id: 'S8a',
+    contestants: {
+      ...both(toChild(advanced)),
+      'serializer alone': { measure: bystanders.serializerAlone },
+    },
+    comparisons: [rate('S8', 'small advanced messages to the child, both ends alike', ADVANCED)],
+  },
+  {
+    id: 'S8b',
+    contestants: {
+      ...both(fromChild(advanced)),
+      'serializer alone': { measure: bystanders.serializerAlone },
+    },
+    comparisons: [rate('S8', 'small advanced messages from the child, both ends alike', ADVANCED)],
+  },
+  ...[
+    { id: 'S9a', work: 'round trip of one small message, stock child', options: {} },
+    { id: 'S9b', work: 'round trip of one small message, both ends alike', options: bothEnds },
+  ].map(({ id, work, options }) => ({
+    id,
+    programs: true,
+    contestants: { ...both(roundTrip(options)), 'poll in Rust': { measure: pingPong } },
+    comparisons: [
+      {
+        id: 'S9',
+        work,
+        figure: 'time',
+        unit: 'us',
+        better: 'less',
+        limit: 'poll in Rust',
+        target: 'no worse',
+        reached: ({ ratio }) => ratio <= 1.02,
+      },
+    ],
+  })),
+  {
+    id: 'S9c',
+    skip: 'brood has no busy polling yet',
+    comparisons: [
+      {
+        id: 'S9',
+        work: 'round trip of one small message, busy polling',
+        target: '1/5 both ends, 1/3 towards a stock child',
+      },
+    ],
   },
 ];

@@ -1,15 +1,17 @@
 'use strict';
 
-// Spawning: how long the event loop stands still, and how many processes a second.
+// S1 to S4. Spawning: how long the event loop stands still, how many processes a second, and what
+// many live children cost.
 
 const { once } = require('node:events');
+const { median } = require('../statistics');
+const { run } = require('../programs');
+const { both, cpuSince, microsecondsSince, now, secondsSince } = require('./both');
 
 const TRUE = '/bin/true';
 const IGNORE = { stdio: 'ignore' };
-
-function median(numbers) {
-  return numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
-}
+const LIVE = 1000;
+const SEGMENT = 50;
 
 // Memory that a fork has to account for page by page.
 function ballast(gigabytes) {
@@ -19,87 +21,188 @@ function ballast(gigabytes) {
 async function blocked(cp, count) {
   const times = [];
   for (let i = 0; i < count; i++) {
-    const start = process.hrtime.bigint();
+    const start = now();
     const child = cp.spawn(TRUE, [], IGNORE);
-    times.push(Number(process.hrtime.bigint() - start) / 1000);
+    times.push(microsecondsSince(start));
     await once(child, 'exit');
   }
   return median(times);
 }
 
+async function blockedSmall({ childProcess, quick }) {
+  return { blocked: await blocked(childProcess, quick ? 50 : 200) };
+}
+
+async function blockedLarge({ childProcess, quick }) {
+  const count = quick ? 10 : 50;
+  await blocked(childProcess, count);
+  const small = await blocked(childProcess, count);
+  const held = ballast(2);
+  const large = await blocked(childProcess, count);
+  return { blocked: large, growth: large / small, held: held.length };
+}
+
 async function perSecond(cp, count, parallel) {
   let left = count;
-  const start = process.hrtime.bigint();
+  const start = now();
   const lane = async () => {
     while (left-- > 0) await once(cp.spawn(TRUE, [], IGNORE), 'exit');
   };
   await Promise.all(Array.from({ length: parallel }, lane));
-  return count / (Number(process.hrtime.bigint() - start) / 1e9);
+  return count / secondsSince(start);
 }
 
-async function toExit(cp, count) {
-  const cpu = process.cpuUsage();
+async function rateSmall({ childProcess, quick }) {
+  return { rate: await perSecond(childProcess, quick ? 300 : 1500, 16) };
+}
+
+async function rateLarge({ childProcess, quick }) {
+  const held = ballast(2);
+  return { rate: await perSecond(childProcess, quick ? 32 : 96, 16), held: held.length };
+}
+
+/** Medians of what one spawn takes up to its end and of its processor time, over `segments`. */
+async function toExit(cp, segments) {
   const times = [];
-  for (let i = 0; i < count; i++) {
-    const start = process.hrtime.bigint();
-    await once(cp.spawn(TRUE, [], IGNORE), 'exit');
-    times.push(Number(process.hrtime.bigint() - start) / 1000);
+  const cpu = [];
+  for (let i = 0; i < segments; i++) {
+    const before = process.cpuUsage();
+    for (let j = 0; j < SEGMENT; j++) {
+      const start = now();
+      await once(cp.spawn(TRUE, [], IGNORE), 'exit');
+      times.push(microsecondsSince(start));
+    }
+    cpu.push(cpuSince(before) / SEGMENT);
   }
-  const used = process.cpuUsage(cpu);
-  return { time: median(times), cpu: (used.user + used.system) / count };
+  return { time: median(times), cpu: median(cpu) };
 }
 
-async function withLiveChildren(cp, quick) {
-  const count = quick ? 100 : 300;
-  await toExit(cp, 50);
-  const alone = await toExit(cp, count);
-  const live = Array.from({ length: 1000 }, () => cp.spawn('/bin/sleep', ['1000'], IGNORE));
-  const among = await toExit(cp, count);
+async function amongLive(cp, segments) {
+  const live = Array.from({ length: LIVE }, () => cp.spawn('/bin/sleep', ['1000'], IGNORE));
+  const cost = await toExit(cp, segments);
+  const ends = live.map((child) => once(child, 'exit'));
   for (const child of live) child.kill('SIGKILL');
-  await Promise.all(live.map((child) => once(child, 'exit')));
-  return { time: (among.time / alone.time - 1) * 100, cpu: (among.cpu / alone.cpu - 1) * 100 };
+  await Promise.all(ends);
+  return cost;
+}
+
+// In turns with and without them, and each time with them compared to the two without beside it:
+// spawns become cheaper for thousands of times while V8 compiles, and the machine drifts.
+async function withLiveChildren({ childProcess: cp, quick }) {
+  const segments = quick ? 3 : 12;
+  await toExit(cp, quick ? 6 : 40);
+  const slowdowns = { time: [], cpu: [] };
+  let before = await toExit(cp, segments);
+  for (let turn = 0; turn < (quick ? 2 : 5); turn++) {
+    const among = await amongLive(cp, segments);
+    const after = await toExit(cp, segments);
+    for (const what of ['time', 'cpu']) {
+      slowdowns[what].push(among[what] / ((before[what] + after[what]) / 2));
+    }
+    before = after;
+  }
+  return { time: median(slowdowns.time), cpu: median(slowdowns.cpu) };
+}
+
+/** posix_spawn, without JavaScript. */
+function posixSpawn({ quick }) {
+  return run('posix_spawn', [TRUE, quick ? 50 : 200]);
 }
 
 module.exports = [
   {
     id: 'S1',
-    title: 'loop blocked by one spawn, small parent',
-    target: '1/8',
-    figures: { blocked: 'us' },
-    measure: async (cp, quick) => ({ blocked: await blocked(cp, quick ? 50 : 200) }),
+    programs: true,
+    contestants: { ...both(blockedSmall), posix_spawn: { measure: posixSpawn } },
+    comparisons: [
+      {
+        id: 'S1',
+        work: 'loop blocked by one spawn, small parent',
+        figure: 'blocked',
+        unit: 'us',
+        better: 'less',
+        limit: 'posix_spawn',
+        target: '1/8 of stock',
+        reached: ({ ratio }) => ratio <= 1 / 8,
+      },
+    ],
   },
   {
     id: 'S2',
-    title: 'loop blocked by one spawn, 2 GB of Buffers',
-    target: '1/300',
-    figures: { blocked: 'us' },
-    async measure(cp, quick) {
-      const held = ballast(2);
-      return { blocked: await blocked(cp, quick ? 10 : 30), held: held.length };
-    },
+    contestants: both(blockedLarge),
+    comparisons: [
+      {
+        id: 'S2',
+        work: 'loop blocked by one spawn, 2 GB of Buffers',
+        figure: 'blocked',
+        unit: 'us',
+        better: 'less',
+        target: '1/300 of stock',
+        reached: ({ ratio }) => ratio <= 1 / 300,
+      },
+      {
+        id: 'S2',
+        work: 'the same, against without them',
+        figure: 'growth',
+        unit: 'x',
+        better: 'less',
+        target: 'within noise (1.1)',
+        reached: ({ brood }) => brood <= 1.1,
+      },
+    ],
   },
   {
     id: 'S3a',
-    title: 'spawns a second, 16 at a time, small parent',
-    target: '2x',
-    figures: { rate: '1/s' },
-    measure: async (cp, quick) => ({ rate: await perSecond(cp, quick ? 300 : 1000, 16) }),
+    contestants: both(rateSmall),
+    comparisons: [
+      {
+        id: 'S3',
+        work: 'spawns, 16 at a time, small parent',
+        figure: 'rate',
+        unit: '1/s',
+        better: 'more',
+        target: '2x stock',
+        reached: ({ ratio }) => ratio >= 2,
+      },
+    ],
   },
   {
     id: 'S3b',
-    title: 'spawns a second, 16 at a time, 2 GB of Buffers',
-    target: '80x',
-    figures: { rate: '1/s' },
-    async measure(cp, quick) {
-      const held = ballast(2);
-      return { rate: await perSecond(cp, quick ? 32 : 64, 16), held: held.length };
-    },
+    contestants: both(rateLarge),
+    comparisons: [
+      {
+        id: 'S3',
+        work: 'spawns, 16 at a time, 2 GB of Buffers',
+        figure: 'rate',
+        unit: '1/s',
+        better: 'more',
+        target: '80x stock',
+        reached: ({ ratio }) => ratio >= 80,
+      },
+    ],
   },
   {
     id: 'S4',
-    title: 'spawn to exit with 1000 live children, against none',
-    target: 'at most +5 %',
-    figures: { time: '% more', cpu: '% more' },
-    measure: withLiveChildren,
+    contestants: both(withLiveChildren),
+    comparisons: [
+      {
+        id: 'S4',
+        work: 'spawn to exit among 1000 live children, against none',
+        figure: 'time',
+        unit: 'x',
+        better: 'less',
+        target: 'at most 1.05',
+        reached: ({ brood }) => brood <= 1.05,
+      },
+      {
+        id: 'S4',
+        work: 'its processor time, against none',
+        figure: 'cpu',
+        unit: 'x',
+        better: 'less',
+        target: 'at most 1.05',
+        reached: ({ brood }) => brood <= 1.05,
+      },
+    ],
   },
 ];

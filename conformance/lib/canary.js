@@ -1,9 +1,10 @@
 'use strict';
 // Shows that a mode is what its name says. A preload that fell back to stock would let every test
 // pass and prove nothing; so before a mode runs, this file is run in it and tells, for the process
-// itself, for a fork and for a spawned Node below it, whose functions it has.
+// itself, for a fork and for a spawned Node below it, whose functions it has, and whose cluster.
 
 const { execFileSync, fork, spawnSync } = require('node:child_process');
+const cluster = require('node:cluster');
 const path = require('node:path');
 
 const { REGISTER, modeCommand } = require('./modes');
@@ -11,10 +12,10 @@ const { REGISTER, modeCommand } = require('./modes');
 const HOUSE = path.dirname(REGISTER) + path.sep + 'lib' + path.sep;
 
 const EXPECTED = {
-  register: { test: true, forked: true, channel: true, spawned: false },
-  'node-options': { test: true, forked: true, channel: true, spawned: true },
-  parent: { test: true, forked: false, channel: false, spawned: false },
-  child: { test: false, forked: true, channel: true, spawned: true },
+  register: { test: true, cluster: true, forked: true, channel: true, spawned: false },
+  'node-options': { test: true, cluster: true, forked: true, channel: true, spawned: true },
+  parent: { test: true, cluster: true, forked: false, channel: false, spawned: false },
+  child: { test: false, cluster: false, forked: true, channel: true, spawned: true },
 };
 
 /** Throws unless brood is where the mode says it is, and nowhere else. */
@@ -36,12 +37,21 @@ function main() {
   const child = fork(__filename, ['forked']);
   child.once('message', ({ self, channel }) => {
     const spawned = spawnSync(process.execPath, [__filename, 'spawned'], { encoding: 'utf8' });
-    const answer = { test: isOurs(spawnSync), forked: self, channel };
+    const answer = {
+      test: isOurs(spawnSync),
+      cluster: isOurs(refusingCluster),
+      forked: self,
+      channel,
+    };
     console.log(JSON.stringify({ ...answer, spawned: JSON.parse(spawned.stdout) }));
   });
 }
 
-/** Whether a function that refuses to be called without arguments is brood's, by where it throws. */
+function refusingCluster() {
+  cluster.setupPrimary({ execArgv: null });
+}
+
+/** Whether a function that refuses to be called like this is brood's, by where it throws. */
 function isOurs(refusing) {
   try {
     refusing();

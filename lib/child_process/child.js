@@ -4,6 +4,7 @@
 
 const diagnostics = require('node:diagnostics_channel');
 const EventEmitter = require('node:events');
+const fs = require('node:fs');
 const { errnoException } = require('../errors');
 const {
   signalNumber,
@@ -15,7 +16,7 @@ const {
 const { toBlock } = require('./environment');
 const { requireChildPermission } = require('./permission');
 const { ESRCH, Process } = require('./process');
-const { flushStreams, giveAway, parentStream, parseStdio, toSlots } = require('./stdio');
+const { CHANNEL, flushStreams, giveAway, parentStream, parseStdio, toSlots } = require('./stdio');
 const stock = require('./stock');
 
 const EACCES = -13;
@@ -107,7 +108,8 @@ function maybeClose(child) {
 }
 
 function emitSpawn(child) {
-  child.emit('spawn');
+  const isGivenUp = child._handle === null;
+  if (!isGivenUp) child.emit('spawn');
 }
 
 function reportFailure(child, errno) {
@@ -124,8 +126,33 @@ function isReportedLater(errno) {
 let ipc;
 
 /**
+ * Loads the channel's code while there is no child yet. Returns 0, or a negative errno when no
+ * descriptor is left to read it with: there would be none for the channel either.
+ */
+function loadChannel() {
+  try {
+    ipc ??= require('../ipc');
+    return 0;
+  } catch (error) {
+    const errno = descriptorShortage();
+    if (errno === 0) throw error;
+    return errno;
+  }
+}
+
+/** EMFILE or ENFILE when no descriptor is left, else 0. */
+function descriptorShortage() {
+  try {
+    fs.closeSync(fs.openSync('/dev/null', 'r'));
+  } catch ({ errno }) {
+    if (errno === EMFILE || errno === ENFILE) return errno;
+  }
+  return 0;
+}
+
+/**
  * Tells the child of its channel: returns what the native side adds to an environment it takes over
- * unread. Nothing may fail any more once the child is there, so the channel's code is loaded here.
+ * unread.
  */
 function announceChannel(options, ipcFd, serialization, offer) {
   const variables = [
@@ -144,8 +171,9 @@ function announceChannel(options, ipcFd, serialization, offer) {
 
 /** The offer to speak brood's own framing that goes with the channel, or null. */
 function offerFor(options) {
-  ipc ??= require('../ipc');
-  return options[offersUpgrade] === true ? ipc.makeOffer(options.upgrade) : null;
+  // Without a descriptor to load the code with, the start fails a little later.
+  if (options[offersUpgrade] !== true || loadChannel() !== 0) return null;
+  return ipc.makeOffer(options.upgrade);
 }
 
 function environmentBlock(options) {
@@ -159,6 +187,9 @@ function environmentBlock(options) {
 function start(child, options, slots, extraEnv) {
   requireChildPermission(options.file);
   if (slots === null) return EINVAL;
+  const errno = slots.includes(CHANNEL) ? loadChannel() : 0;
+  if (errno !== 0) return errno;
+  if (options.background) child._handle.onstart = (result) => onStart(child, result);
   const argv = toBlock(child.spawnargs);
   return child._handle.spawn(options, argv, environmentBlock(options), slots, extraEnv);
 }
@@ -184,29 +215,62 @@ function openStreams(child, entries, slots) {
 function openChannel(child, fd, serialization, { busyPoll, maxMessageSize }, offer) {
   child._closesNeeded++;
   const onClose = () => maybeClose(child);
-  ipc.setupChannel(child, fd, serialization, {
-    onClose,
-    maxMessageSize: maxMessageSize ?? undefined,
-    offer,
-  });
-  if (busyPoll > 0) child.channel.busyPoll(busyPoll);
+  try {
+    ipc.setupChannel(child, fd, serialization, {
+      onClose,
+      maxMessageSize: maxMessageSize ?? undefined,
+      isRoomy: true,
+      offer,
+    });
+    if (busyPoll > 0) child.channel.busyPoll(busyPoll);
+  } catch (error) {
+    // The kernel has no room for one more watched descriptor (ENOMEM, ENOSPC).
+    giveUp(child);
+    throw error;
+  }
+}
+
+/** Ends a child whose start has failed after all: the caller of spawn() never gets to see it. */
+function giveUp(child) {
+  for (const stream of child.stdio) stream?.destroy();
+  child._handle.abandon();
+  child._handle = null;
+  child.pid = undefined;
+}
+
+function publishStart(child, errno) {
+  if (errno === 0) {
+    if (tracing.end.hasSubscribers) tracing.end.publish({ process: child });
+  } else if (tracing.error.hasSubscribers) {
+    tracing.error.publish({ process: child, error: errnoException(errno, 'spawn') });
+  }
 }
 
 /** What is known of the start at once; the events come a tick later. */
-function reportStart(child, errno) {
+function reportStart(child, errno, isInBackground) {
+  const isBegun = errno === 0 && isInBackground;
+  if (isBegun) return;
+  publishStart(child, errno);
   if (errno === 0) {
-    if (tracing.end.hasSubscribers) tracing.end.publish({ process: child });
     process.nextTick(emitSpawn, child);
     return;
   }
-  if (tracing.error.hasSubscribers) {
-    tracing.error.publish({ process: child, error: errnoException(errno, 'spawn') });
-  }
-  if (!isReportedLater(errno)) {
+  if (!isReportedLater(errno) && !isInBackground) {
     child._handle = null;
     throw errnoException(errno, 'spawn');
   }
   process.nextTick(reportFailure, child, errno);
+}
+
+/** The end of a start in the background. */
+function onStart(child, errno) {
+  publishStart(child, errno);
+  if (errno === 0) {
+    child.pid = child._handle.pid;
+    child.emit('spawn');
+  } else {
+    reportFailure(child, errno);
+  }
 }
 
 function setCommand(child, { file, args }) {
@@ -229,9 +293,10 @@ ChildProcess.prototype.spawn = function spawn(options) {
   if (tracing.start.hasSubscribers) tracing.start.publish({ process: this, options });
   const slots = toSlots(entries);
   const errno = start(this, options, slots, extraEnv);
-  reportStart(this, errno);
-  // Without descriptors there are no pipes to make streams of.
-  if (errno === EMFILE || errno === ENFILE) return errno;
+  const isInBackground = Boolean(options.background);
+  reportStart(this, errno, isInBackground);
+  // There are no pipes to make streams of.
+  if (errno === EMFILE || errno === ENFILE || (errno !== 0 && isInBackground)) return errno;
 
   this.pid = this._handle.pid;
   openStreams(this, entries, slots);

@@ -169,6 +169,7 @@ function execFile(file, args, options, callback) {
     windowsVerbatimArguments: Boolean(options.windowsVerbatimArguments),
     dieWithParent: options.dieWithParent,
     limits: options.limits,
+    background: options.background,
   });
   new Run(child, file, args, options, callback);
   return child;

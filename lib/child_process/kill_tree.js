@@ -16,7 +16,8 @@ function killTree(child, signal = 'SIGTERM') {
     throw new ERR_INVALID_ARG_TYPE('child', 'ChildProcess', child);
   }
   const number = signal === 0 ? 0 : signalNumber(signal);
-  if (child.pid === undefined) return 0;
+  // Being started in the background, or not started at all.
+  if (child.pid === undefined) return child.kill(signal) ? 1 : 0;
   // Once the child has been reaped its number may belong to somebody else, but what it has left
   // behind can still be told by its mark.
   const hasEnded = !child._handle;

@@ -57,6 +57,7 @@ function ownOptions(options) {
     silent: undefined,
     dieWithParent: undefined,
     limits: undefined,
+    background: undefined,
     maxMessageSize: undefined,
     upgrade: undefined,
     busyPoll: undefined,
@@ -104,6 +105,7 @@ function validateSpawnOptions(options) {
   if (options.dieWithParent != null) {
     validateBoolean(options.dieWithParent, 'options.dieWithParent');
   }
+  if (options.background != null) validateBoolean(options.background, 'options.background');
   if (options.maxMessageSize != null) {
     validateInteger(options.maxMessageSize, 'options.maxMessageSize', 1, LARGEST_MESSAGE);
   }

@@ -11,8 +11,10 @@ const SET_UID = 2;
 const SET_GID = 4;
 const DIE_WITH_PARENT = 8;
 const REFERENCED = 16;
+const BACKGROUND = 32;
 
 const ESRCH = -3;
+const SIGKILL = 9;
 
 // Filled by the native side before it reports an exit, in the order of process.resourceUsage().
 const usage = new Float64Array(16);
@@ -20,10 +22,25 @@ let usageFields;
 
 let isCallbackSet = false;
 
+// The arrays that the native side reads the slots from and writes them to, one for each length.
+// Making a typed array for every spawn would cost more than all else that is done here.
+const slotArrays = [];
+const LONGEST_KEPT = 8;
+
+function slotArray(length) {
+  if (length > LONGEST_KEPT) return new Int32Array(length);
+  return (slotArrays[length] ??= new Int32Array(length));
+}
+
 /** What the native side calls when a process has ended, with its Process as `this`. */
 function onProcessExit(exitCode, signalNumber) {
   this.ended();
   this.onexit(exitCode, signalName(signalNumber), resourceUsage(usage));
+}
+
+/** What it calls when a start in the background is over: with the process's number or an errno. */
+function onProcessStart(result) {
+  this.started(result);
 }
 
 /** The native side's numbers as an object like the one of process.resourceUsage(). */
@@ -47,62 +64,98 @@ function spawnFlags(options) {
 class Process {
   #isReferenced = true;
   #isWatched = false;
+  // The number of a start in the background that is not over.
+  #launch = 0;
 
   /**
    * Starts the process and returns 0 or a negative errno; `slots` then holds the parent's ends of
-   * pipes.
+   * pipes. In the background it is only begun, and `onstart` gets 0 or a negative errno.
    */
   spawn(options, argv, env, slots, extraEnv) {
     if (!isCallbackSet) {
-      binding.setProcessCallback(onProcessExit, usage);
+      binding.setProcessCallbacks(onProcessExit, onProcessStart, usage);
       isCallbackSet = true;
     }
     const { file, cwd, uid, gid, limits } = options;
-    const flags = spawnFlags(options) | (this.#isReferenced ? REFERENCED : 0);
+    let flags = spawnFlags(options);
+    if (this.#isReferenced) flags |= REFERENCED;
+    if (options.background) flags |= BACKGROUND;
     const directory = typeof cwd === 'string' && cwd !== '' ? cwd : null;
+    // No code but ours may run between here and the copy back: it could spawn, too.
+    const native = slotArray(slots.length);
+    for (let i = 0; i < slots.length; i++) native[i] = slots[i];
     const result = binding.spawn(
       this,
       file,
       argv,
       env,
       directory,
-      slots,
+      native,
       flags,
       uid ?? 0,
       gid ?? 0,
       limits,
       extraEnv,
     );
+    for (let i = 0; i < slots.length; i++) slots[i] = native[i];
     if (result < 0) return result;
-    this.#isWatched = true;
-    this.pid = result;
+    if (options.background) this.#launch = result;
+    else this.#watch(result);
     return 0;
+  }
+
+  #watch(pid) {
+    this.#isWatched = true;
+    this.pid = pid;
+  }
+
+  /** The start in the background is over. */
+  started(result) {
+    this.#launch = 0;
+    if (result > 0) this.#watch(result);
+    this.onstart(Math.min(result, 0));
   }
 
   /** Sends a signal by number; returns 0 or a negative errno. */
   kill(signal) {
+    if (this.#launch !== 0) return binding.launchKill(this.#launch, signal);
     return this.#isWatched ? binding.processKill(this.pid, signal) : ESRCH;
   }
 
   ref() {
     this.#isReferenced = true;
+    if (this.#launch !== 0) binding.launchRef(this.#launch, true);
     if (this.#isWatched) binding.processRef(this.pid);
   }
 
   unref() {
     this.#isReferenced = false;
+    if (this.#launch !== 0) binding.launchRef(this.#launch, false);
     if (this.#isWatched) binding.processUnref(this.pid);
   }
 
   hasRef() {
-    return this.#isReferenced && this.#isWatched;
+    return this.#isReferenced && (this.#isWatched || this.#launch !== 0);
   }
 
-  /** Stops watching: `onexit` will not be called. `callback` comes later, as with Node's handles. */
+  /**
+   * Stops watching: neither `onexit` nor `onstart` will be called. `callback` comes later, as with
+   * Node's handles.
+   */
   close(callback) {
+    if (this.#launch !== 0) binding.launchClose(this.#launch);
+    this.#launch = 0;
     if (this.#isWatched) binding.processClose(this.pid);
     this.#isWatched = false;
     if (typeof callback === 'function') process.nextTick(() => callback.call(this));
+  }
+
+  /** Ends a process that nobody is to hear of; it is reaped when the event loop comes to it. */
+  abandon() {
+    this.onstart = () => {};
+    this.onexit = () => {};
+    this.unref();
+    this.kill(SIGKILL);
   }
 
   /** The native side has reaped the process; its number may belong to another one by now. */

@@ -1,6 +1,6 @@
 'use strict';
 // The `stdio` option: from all the shapes it may have to a list of entries, one for each descriptor
-// of the child; from the entries to the array of numbers the native side takes; and from its answer
+// of the child; from the entries to the numbers the native side takes; and from its answer
 // to the parent's streams.
 
 const { inspect, types } = require('node:util');
@@ -114,13 +114,13 @@ function slotOf(entry) {
   return fd >= 0 ? fd : undefined;
 }
 
-/** Returns the array for the native side, null when an entry names no usable descriptor. */
+/** Returns the numbers for the native side, null when an entry names no usable descriptor. */
 function toSlots(entries) {
-  const slots = new Int32Array(entries.length);
-  for (let i = 0; i < slots.length; i++) {
+  const slots = [];
+  for (let i = 0; i < entries.length; i++) {
     const slot = slotOf(entries[i]);
     if (slot === undefined) return null;
-    slots[i] = slot;
+    slots.push(slot);
   }
   return slots;
 }
@@ -150,4 +150,12 @@ function flushStreams(streams) {
   }
 }
 
-module.exports = { expandStdio, flushStreams, giveAway, parentStream, parseStdio, toSlots };
+module.exports = {
+  CHANNEL,
+  expandStdio,
+  flushStreams,
+  giveAway,
+  parentStream,
+  parseStdio,
+  toSlots,
+};

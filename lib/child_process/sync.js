@@ -50,7 +50,7 @@ function run(options, entries, input) {
     toBlock(options.args),
     options.envPairs === undefined ? null : toBlock(options.envPairs),
     cwd ?? null,
-    slots,
+    Int32Array.from(slots),
     isPiped && input !== undefined ? [input] : [],
     spawnFlags(options),
     uid ?? 0,

@@ -6,7 +6,7 @@
 
 const net = require('node:net');
 const { deprecate } = require('node:util');
-const { NativeChannel, FULL } = require('./native_channel');
+const { ACKNOWLEDGEMENT, FULL, NO_REPLY, NativeChannel, REFUSAL } = require('./native_channel');
 const { Control } = require('./control');
 const { isInternal, isAnnouncement } = require('./internal_message');
 const { kinds, kindOf } = require('./handles');
@@ -28,6 +28,8 @@ const {
 const SENDABLE = ['string', 'object', 'number', 'boolean'];
 const QUIETLY = { swallowErrors: true };
 const NONE = Object.freeze({ __proto__: null });
+
+const channels = new WeakMap();
 
 class Channel {
   // disconnect() has three states. 'open'; 'closing': requested, but messages are held behind an
@@ -87,11 +89,15 @@ class Channel {
   }
 
   #dispatch(message, fd, options, callback) {
-    const reply = message?.cmd === 'NODE_HANDLE_ACK' || message?.cmd === 'NODE_HANDLE_NACK';
-    const status = this.native.send(message, fd, reply, callback);
+    const status = this.native.send(message, fd, replyKind(message), callback);
     if (status >= 0) return (status & FULL) === 0;
     if (!options.swallowErrors) this.#fail(errnoException(status, 'write'), callback);
     return true;
+  }
+
+  // Sends what `codec.encode` has made of a message for all channels of that codec.
+  writeEncoded(encoded) {
+    return this.native.sendEncoded(encoded, -1, NO_REPLY) >= 0;
   }
 
   #fail(error, callback) {
@@ -261,10 +267,22 @@ function emitMessage(channel, message, handle, internal) {
   channel.emit(message, handle, internal);
 }
 
+// Throws unless send() can take it.
 function checkMessage(message) {
   if (typeof message === 'object' || SENDABLE.includes(typeof message)) return;
   if (message === undefined) throw new ERR_MISSING_ARGS('message');
   throw new ERR_INVALID_ARG_TYPE('message', SENDABLE, message);
+}
+
+function replyKind(message) {
+  switch (message?.cmd) {
+    case 'NODE_HANDLE_ACK':
+      return ACKNOWLEDGEMENT;
+    case 'NODE_HANDLE_NACK':
+      return REFUSAL;
+    default:
+      return NO_REPLY;
+  }
 }
 
 function descriptorOf(native) {
@@ -310,6 +328,7 @@ function setupChannel(target, fd, serialization, options = {}) {
   const codec = codecs[serialization];
   const native = new NativeChannel(fd, codec, options);
   const channel = new Channel(target, native, options.onClose);
+  channels.set(target, channel);
   target.channel = channel.control;
   target.connected = true;
   target.send = function send(message, handle, sendOptions, callback) {
@@ -337,4 +356,9 @@ function setupChannel(target, fd, serialization, options = {}) {
   return channel;
 }
 
-module.exports = { setupChannel };
+// The channel of a ChildProcess or of `process`, undefined when it has none of ours.
+function channelOf(target) {
+  return channels.get(target);
+}
+
+module.exports = { channelOf, checkMessage, setupChannel };

@@ -2,8 +2,15 @@
 
 // What the rest of lib/ uses of inter-process communication.
 
-const { setupChannel } = require('./channel');
+const { channelOf, checkMessage, setupChannel } = require('./channel');
 const { nativeHandleType } = require('./native_handle');
 const { makeOffer, withOffer } = require('./upgrade');
 
-module.exports = { makeOffer, nativeHandleType, setupChannel, withOffer };
+module.exports = {
+  channelOf,
+  checkMessage,
+  makeOffer,
+  nativeHandleType,
+  setupChannel,
+  withOffer,
+};

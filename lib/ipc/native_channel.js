@@ -4,6 +4,7 @@
 // number. Sends gather within a turn of the event loop; completions come back in order.
 
 const binding = require('../binding');
+const { transmit } = require('./serialization');
 const { errnoException } = require('../errors');
 
 // Flags of channelSend.
@@ -11,6 +12,11 @@ const GATHER = 1;
 const REPLY = 2;
 const NOTIFY = 4;
 const REFUSE = 8;
+
+// What a message may be to the addon besides a message.
+const NO_REPLY = 0;
+const ACKNOWLEDGEMENT = REPLY;
+const REFUSAL = REPLY | REFUSE;
 
 // Bits of channelSend's result; the message's number stands above them.
 const PENDING = 1;
@@ -45,9 +51,9 @@ function endTurn(native) {
 }
 
 class NativeChannel {
-  // `received` are bytes of the stream that somebody else has read before, if any.
-  // `offer` is the one that was made to the child at the other end.
-  constructor(fd, codec, { maxMessageSize = 0, received, offer }) {
+  // `received` are bytes of the stream that somebody else has read before, if any; `isRoomy` says
+  // that the peer's end was made by our spawn; `offer` is the one that was made to the peer.
+  constructor(fd, codec, { maxMessageSize = 0, received, isRoomy = false, offer }) {
     this.fd = fd;
     this.codec = codec;
     this.sockets = { got: Object.create(null), send: Object.create(null) };
@@ -64,7 +70,7 @@ class NativeChannel {
     this.ondrained = null;
     this.onclosed = null;
     this.onerror = null;
-    this.id = binding.channelOpen(this, fd, codec.advanced, maxMessageSize);
+    this.id = binding.channelOpen(this, fd, codec.advanced, maxMessageSize, isRoomy);
     if (this.id < 0) throw errnoException(this.id, 'open');
     if (received?.length > 0) binding.channelFeed(this.id, received);
     if (offer) binding.channelOffer(this.id, offer);
@@ -85,12 +91,21 @@ class NativeChannel {
   }
 
   // Sends one message. `fd` is a descriptor to go with it or -1 (the addon duplicates it);
-  // `reply` marks the acknowledgements and refusals that may overtake held messages. Returns the
+  // `reply` is ACKNOWLEDGEMENT or REFUSAL for those, which may overtake held messages. Returns the
   // addon's status; `onsent(error)` is called once the bytes are the kernel's.
   send(message, fd, reply, onsent) {
+    const isPlain = this.features === null || fd >= 0;
+    const encoded = isPlain
+      ? this.codec.encode(message)
+      : this.codec.encodeFor(this.features, message);
+    return this.sendEncoded(encoded, fd, reply, onsent);
+  }
+
+  // The same for what the channel's codec has made of a message already.
+  sendEncoded(encoded, fd, reply, onsent) {
     let flags = typeof onsent === 'function' ? NOTIFY : 0;
-    if (reply) {
-      flags = message.cmd === 'NODE_HANDLE_NACK' ? REPLY | REFUSE : REPLY;
+    if (reply !== NO_REPLY) {
+      flags = reply;
     } else if (this.turnOpen) {
       flags |= GATHER;
       this.gathered = true;
@@ -98,7 +113,7 @@ class NativeChannel {
       this.turnOpen = true;
       process.nextTick(endTurn, this);
     }
-    const status = this.codec.send(this, message, fd, flags);
+    const status = transmit(this.id, encoded, fd, flags);
     if (status < 0) return status;
     if (typeof onsent !== 'function') return status;
     if (status & PENDING) {
@@ -166,4 +181,4 @@ class NativeChannel {
   }
 }
 
-module.exports = { NativeChannel, FULL };
+module.exports = { ACKNOWLEDGEMENT, FULL, NO_REPLY, NativeChannel, REFUSAL };

@@ -65,7 +65,8 @@ function ownerSymbol(handle) {
   );
 }
 
-function adoptDatagram(fd) {
+// Node's class of datagram handles.
+function datagramConstructor() {
   let Native = constructors.get('udp');
   if (Native === undefined) {
     const socket = dgram.createSocket('udp4');
@@ -73,9 +74,30 @@ function adoptDatagram(fd) {
     socket.close();
     constructors.set('udp', Native);
   }
+  return Native;
+}
+
+function adoptDatagram(fd) {
+  const Native = datagramConstructor();
   const handle = new Native();
   if (handle.open(fd) !== 0) throw new Error('not a datagram socket');
   return handle;
 }
 
-module.exports = { nativeHandleType, datagramHandle, adoptDescriptor };
+// As adoptDescriptor, for a connection that is known to be 'tcp' or 'pipe'; one that cannot be
+// opened stays the caller's.
+function adoptConnection(fd, kind) {
+  try {
+    return adoptStream(fd, kind);
+  } catch {
+    return null;
+  }
+}
+
+module.exports = {
+  adoptConnection,
+  adoptDescriptor,
+  datagramConstructor,
+  datagramHandle,
+  nativeHandleType,
+};

@@ -1,7 +1,8 @@
 'use strict';
 
-// The two codecs of a channel: how one message becomes bytes, and how a batch the addon has split
-// into frames becomes messages. Framing itself is the addon's.
+// The two codecs of a channel: how one message becomes text or bytes, which any number of channels
+// of one codec may send, and how a batch the addon has split into frames becomes messages. Framing
+// itself is the addon's.
 
 const v8 = require('node:v8');
 const binding = require('../binding');
@@ -77,47 +78,66 @@ class LargeDeserializer extends Deserializer {
 const json = {
   advanced: false,
 
-  send({ id }, message, fd, flags) {
+  encode(message) {
     const text = JSON.stringify(message);
     // A toJSON() that returns nothing: what Node would write here is not JSON.
     if (text === undefined) throw new ERR_INVALID_ARG_VALUE('message', message, 'has no JSON form');
-    return binding.channelSend(id, text, fd, flags);
+    return text;
+  },
+
+  encodeFor(features, message) {
+    return this.encode(message);
   },
 };
 
 const advanced = {
   advanced: true,
 
-  send(native, message, fd, flags) {
-    if (native.features === null)
-      return sendSerialized(new Serializer(), native.id, message, fd, flags);
+  encode(message) {
+    return serialize(new Serializer(), message);
+  },
+
+  // For a peer that is brood, too, and a message that has no handle.
+  encodeFor(features, message) {
     const text = plainText(message);
-    if (text !== undefined) return binding.channelSend(native.id, text, fd, flags);
-    if (fd >= 0 || (native.features & SHARED_MEMORY) === 0) {
-      return sendSerialized(new Serializer(), native.id, message, fd, flags);
-    }
-    return sendLarge(new LargeSerializer(), native.id, message, flags);
+    if (text !== undefined) return text;
+    return (features & SHARED_MEMORY) === 0 ? this.encode(message) : encodeLarge(message);
   },
 };
 
-function sendSerialized(serializer, id, message, fd, flags) {
-  serializer.writeHeader();
-  serializer.writeValue(message);
-  return binding.channelSendBytes(id, serializer.releaseBuffer(), fd, flags);
+// A serialized message whose large buffers are in `files`.
+class LargeMessage {
+  constructor(bytes, files) {
+    this.bytes = bytes;
+    this.files = files;
+  }
 }
 
-function sendLarge(serializer, id, message, flags) {
+function serialize(serializer, message) {
+  serializer.writeHeader();
+  serializer.writeValue(message);
+  return serializer.releaseBuffer();
+}
+
+function encodeLarge(message) {
+  const serializer = new LargeSerializer();
   const { files } = serializer;
   try {
-    serializer.writeHeader();
-    serializer.writeValue(message);
+    const bytes = serialize(serializer, message);
+    return files.length === 0 ? bytes : new LargeMessage(bytes, files);
   } catch (error) {
     closeAll(files);
     throw error;
   }
-  const bytes = serializer.releaseBuffer();
-  if (files.length === 0) return binding.channelSendBytes(id, bytes, -1, flags);
-  return binding.channelSendShared(id, bytes, files, flags);
+}
+
+// Sends what a codec has made of a message.
+function transmit(id, encoded, fd, flags) {
+  if (typeof encoded === 'string') return binding.channelSend(id, encoded, fd, flags);
+  if (encoded instanceof LargeMessage) {
+    return binding.channelSendShared(id, encoded.bytes, encoded.files, flags);
+  }
+  return binding.channelSendBytes(id, encoded, fd, flags);
 }
 
 // What the addon has received in one go: text, or bytes with the place of each message.
@@ -175,4 +195,4 @@ function decodeEach(frames, decodeOne) {
   return { messages };
 }
 
-module.exports = { advanced, decode, json };
+module.exports = { advanced, decode, json, transmit };

@@ -35,18 +35,20 @@ impl Target {
 
     /// Calls `function` with the owner as `this` and the arguments that `build` makes; not at all
     /// when it makes none. No borrow of Rust state may be held across it: JavaScript can call back
-    /// into the addon.
+    /// into the addon. Says whether JavaScript has run, if only to throw: in a thread that is being
+    /// terminated it does not.
     pub fn call<const N: usize>(
         &self,
         function: sys::napi_ref,
         build: impl FnOnce(napi_env) -> Option<[napi_value; N]>,
-    ) {
+    ) -> bool {
         let env = self.env;
+        let mut has_run = false;
         let mut scope = ptr::null_mut();
         // SAFETY: called on the environment's thread; every value is used inside the scope.
         unsafe {
             if sys::napi_open_handle_scope(env, &mut scope) != sys::Status::napi_ok {
-                return; // the environment is ending
+                return false; // the environment is ending
             }
             let (mut owner, mut callee) = (ptr::null_mut(), ptr::null_mut());
             sys::napi_get_reference_value(env, self.owner, &mut owner);
@@ -64,12 +66,16 @@ impl Target {
                     arguments.as_ptr(),
                     ptr::null_mut(),
                 );
+                has_run = status == sys::Status::napi_ok;
                 if status == sys::Status::napi_pending_exception {
+                    // Without an exception it means that no JavaScript may run.
+                    sys::napi_is_exception_pending(env, &mut has_run);
                     rethrow_as_uncaught(env);
                 }
             }
             sys::napi_close_handle_scope(env, scope);
         }
+        has_run
     }
 }
 

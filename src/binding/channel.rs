@@ -15,8 +15,11 @@ use nix::errno::Errno;
 
 use super::Function;
 use super::callback::Target;
+use super::dispatcher::Running;
 use super::environment::{Callbacks, Environment};
+use super::relayed::Relayed;
 use super::value;
+use crate::cluster::relay::Inbox;
 use crate::ipc::pace::{Brought, Pace};
 use crate::ipc::shared::{self, SharedChannel};
 use crate::ipc::upgrade::{Offer, Terms, VERSION};
@@ -24,6 +27,7 @@ use crate::ipc::{
     Batch, Channel, ChannelEvent, FlushState, Framing, HandleSlot, Limits, Progress, ReadEnd, Run,
     SendMode, SendStatus, UnixTransport,
 };
+use crate::process::CHANNEL_ROOM;
 use crate::sys::descriptor;
 use crate::uv::{Poll, Prepare, Readiness, Seen, Timer};
 
@@ -55,6 +59,9 @@ const READ_BUDGET: usize = 1 << 20;
 
 /// Node's `send()` asks for a pause once this much is queued: two reads of 64 KiB.
 const HIGH_WATER: usize = 2 * 65536;
+
+/// The send buffer of a peer's socket where nobody has changed it: `net.core.wmem_default`.
+const USUAL_ROOM: usize = 212_992;
 
 /// Flags of a send.
 const GATHER: i32 = 1;
@@ -138,7 +145,7 @@ struct Entry {
     lingering: Cell<bool>,
     /// `send` has asked for a pause that `Drained` will end.
     full: Cell<bool>,
-    /// A handle is queued or unacknowledged, which `Released` will end.
+    /// JavaScript was told that a handle is queued or unacknowledged, which `Released` will end.
     holding: Cell<bool>,
     /// The highest number a callback waits for, and the highest reported.
     wanted: Cell<u64>,
@@ -149,6 +156,10 @@ struct Entry {
     busy: Cell<Duration>,
     /// JavaScript knows that this end sends brood's frames.
     upgraded: Cell<bool>,
+    /// Set while a cluster's dispatcher reads the channel, and until the inbox is empty after.
+    relayed: RefCell<Option<Relayed>>,
+    /// The dispatcher reads it no more.
+    relay_ends: Cell<bool>,
 }
 
 impl Channels {
@@ -197,6 +208,50 @@ impl Channels {
         }
     }
 
+    /// What an open channel's threads share.
+    pub fn shared(&self, id: u32) -> Option<Arc<SharedChannel>> {
+        self.get(id).map(|entry| entry.shared.clone())
+    }
+
+    /// What a dispatcher has left for a channel that it read before.
+    pub fn inbox(&self, id: u32) -> Option<Arc<Inbox>> {
+        let entry = self.get(id)?;
+        let relayed = entry.relayed.borrow();
+        relayed.as_ref().map(|relayed| relayed.inbox().clone())
+    }
+
+    /// From now on a dispatcher reads the channel of its worker `worker`, and leaves what is for
+    /// JavaScript in `inbox`.
+    pub fn read_elsewhere(&self, id: u32, worker: u32, inbox: Arc<Inbox>, running: Rc<Running>) {
+        if let Some(entry) = self.get(id) {
+            entry.relay_ends.set(false);
+            *entry.relayed.borrow_mut() = Some(Relayed::new(worker, inbox, running));
+            entry.update(&entry.shared.lock());
+        }
+    }
+
+    /// The dispatcher has let go of its worker `worker`: its channel is read here again, after what
+    /// lies in the inbox.
+    pub fn read_here(&self, worker: u32) {
+        let is_its = |entry: &&Rc<Entry>| {
+            let relayed = entry.relayed.borrow();
+            relayed.as_ref().is_some_and(|r| r.worker == worker)
+        };
+        let entry = self.open.borrow().values().find(is_its).cloned();
+        if let Some(entry) = entry {
+            entry.relay_ends.set(true);
+            entry.ring();
+        }
+    }
+
+    /// The dispatcher has read something on a channel, or written what was queued.
+    pub fn on_relayed(&self, environment: &Rc<Environment>, id: u32) {
+        if let Some(entry) = self.get(id) {
+            entry.receive_relayed(environment);
+            entry.settle(environment);
+        }
+    }
+
     /// How many are open.
     pub fn len(&self) -> usize {
         self.open.borrow().len()
@@ -228,12 +283,19 @@ impl Entry {
         let unwritten = channel.unwritten_messages() > 0;
         let keeps_alive = self.referenced.get() || unwritten;
         poll.set_ref(keeps_alive);
+        let relayed = self.relayed.borrow();
+        if let Some(relayed) = relayed.as_ref() {
+            relayed.set_ref(keeps_alive);
+        }
+        let waits = self.wanted.get() > self.reported.get();
+        self.shared
+            .ask_for_attention(waits || self.full.get() || self.holding.get());
         if let Some(timer) = self.timer.borrow().as_ref() {
             timer.set_ref(keeps_alive && self.pausing.get());
         }
         let reads = match self.lingering.get() {
             true => !channel.has_ended(),
-            false => self.reading.get() && !self.pausing.get(),
+            false => self.reading.get() && !self.pausing.get() && relayed.is_none(),
         };
         let interest = (reads, channel.wants_writable());
         if self.interest.replace(interest) != interest {
@@ -297,12 +359,14 @@ impl Entry {
             self.reported.set(completed);
             self.report(environment, Event::Completed, completed, 0);
         }
-        if self.holding.replace(holding) && !holding {
+        if self.holding.get() && !holding {
+            self.holding.set(false);
             self.report(environment, Event::Released, 0, 0);
         }
         if unwritten == 0 && self.full.replace(false) {
             self.report(environment, Event::Drained, 0, 0);
         }
+        self.update(&self.shared.lock());
         if self.lingering.get() && (unwritten == 0 || broken) && self.close(environment) {
             self.report(environment, Event::Closed, 0, 0);
         }
@@ -311,6 +375,7 @@ impl Entry {
     /// Forgets the channel; its descriptor is closed with the last reference. Says whether it
     /// was open.
     fn close(&self, environment: &Rc<Environment>) -> bool {
+        self.release();
         self.unwatch();
         let channels = environment.channels();
         let was_open = channels.open.borrow_mut().remove(&self.id).is_some();
@@ -332,7 +397,16 @@ impl Entry {
         }
     }
 
+    /// Takes the channel back from the dispatcher, with nobody to hear what it has read.
+    fn release(&self) {
+        let relayed = self.relayed.borrow_mut().take();
+        if let Some(relayed) = relayed {
+            relayed.release();
+        }
+    }
+
     fn unwatch(&self) {
+        self.relayed.borrow_mut().take();
         self.poll.borrow_mut().take();
         self.timer.borrow_mut().take();
     }
@@ -345,7 +419,7 @@ impl Entry {
             .borrow_mut()
             .wait(brought, answered, Instant::now());
         // JavaScript may have stopped the reading, or closed the channel.
-        let started = wait.filter(|_| self.reading.get());
+        let started = wait.filter(|_| self.reads_here());
         let started = started.is_some_and(|wait| self.start_timer(environment, wait).is_ok());
         self.pausing.set(started);
     }
@@ -367,7 +441,7 @@ impl Entry {
 
     fn on_pause_over(self: &Rc<Self>, environment: &Rc<Environment>, (): ()) {
         self.pausing.set(false);
-        if self.reading.get() {
+        if self.reads_here() {
             self.receive(environment, false);
         }
         self.settle(environment);
@@ -389,6 +463,11 @@ impl Entry {
         }
     }
 
+    /// Whether what arrives is read by this thread, for JavaScript.
+    fn reads_here(&self) -> bool {
+        self.reading.get() && self.relayed.borrow().is_none()
+    }
+
     fn on_ready(self: &Rc<Self>, environment: &Rc<Environment>, ready: Readiness) {
         if ready.failed {
             // libuv has stopped the handle; what is there is read to the end below.
@@ -401,7 +480,7 @@ impl Entry {
         if ready.readable || ready.failed {
             if self.lingering.get() {
                 self.discard(ready.failed);
-            } else if self.reading.get() {
+            } else if self.reads_here() {
                 self.receive(environment, ready.failed);
             }
         }
@@ -444,19 +523,13 @@ impl Entry {
             } else {
                 self.deliver(environment, batch);
             }
+            if self.report_end(environment, end) {
+                return;
+            }
             match end {
-                ReadEnd::Closed => {
-                    self.stop_reading();
-                    return self.report(environment, Event::End, 0, 0);
-                }
-                ReadEnd::Failed(error) => {
-                    self.stop_reading();
-                    let text = error.to_string();
-                    let detail = |env| value::string(env, text.as_bytes(), false);
-                    return self.tell(environment, Event::Broken, detail, 0);
-                }
-                ReadEnd::Switched if self.reading.get() => {}
-                ReadEnd::Budget | ReadEnd::ShortRead if to_the_end && self.reading.get() => {}
+                ReadEnd::Closed | ReadEnd::Failed(_) => return,
+                ReadEnd::Switched if self.reads_here() => {}
+                ReadEnd::Budget | ReadEnd::ShortRead if to_the_end && self.reads_here() => {}
                 ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Switched | ReadEnd::Drained => {
                     break;
                 }
@@ -464,6 +537,62 @@ impl Entry {
         }
         let bytes = (self.shared.lock().stats().bytes_received - before) as usize;
         self.pace(environment, Brought { messages, bytes });
+    }
+
+    /// Hands over what the dispatcher has read for this channel, about as much as one read of our
+    /// own brings.
+    fn receive_relayed(self: &Rc<Self>, environment: &Rc<Environment>) {
+        let mut left = READ_BUDGET;
+        while self.reading.get() {
+            let Some(batch) = self.relayed.borrow().as_ref().and_then(Relayed::pop) else {
+                return self.end_relay();
+            };
+            let end = batch.end();
+            left = left.saturating_sub(batch.region().len());
+            if !batch.is_empty() {
+                self.deliver(environment, batch);
+            }
+            if self.report_end(environment, end) {
+                return;
+            }
+            if left == 0 {
+                return self.ring();
+            }
+        }
+    }
+
+    /// Reads here again once the inbox of a dispatcher that has let go is empty.
+    fn end_relay(&self) {
+        if self.relay_ends.replace(false) {
+            self.relayed.borrow_mut().take();
+            self.update(&self.shared.lock());
+        }
+    }
+
+    /// Has this thread come to the inbox.
+    fn ring(&self) {
+        if let Some(relayed) = self.relayed.borrow().as_ref() {
+            relayed.ring();
+        }
+    }
+
+    /// Tells JavaScript when nothing more can be read; says whether that is so.
+    fn report_end(&self, environment: &Environment, end: ReadEnd) -> bool {
+        match end {
+            ReadEnd::Closed => {
+                self.stop_reading();
+                self.report(environment, Event::End, 0, 0);
+                true
+            }
+            ReadEnd::Failed(error) => {
+                self.stop_reading();
+                let text = error.to_string();
+                let detail = |env| value::string(env, text.as_bytes(), false);
+                self.tell(environment, Event::Broken, detail, 0);
+                true
+            }
+            ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Switched | ReadEnd::Drained => false,
+        }
     }
 
     fn stop_reading(&self) {
@@ -591,7 +720,7 @@ unsafe extern "C" fn set_callbacks(env: napi_env, info: napi_callback_info) -> n
 }
 
 unsafe extern "C" fn open(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [owner, fd, advanced, max_message] = value::arguments(env, info);
+    let [owner, fd, advanced, max_message, is_roomy] = value::arguments(env, info);
     let fd = value::get_i32(env, fd);
     let framing = if value::get_bool(env, advanced) {
         Framing::Advanced
@@ -599,7 +728,12 @@ unsafe extern "C" fn open(env: napi_env, info: napi_callback_info) -> napi_value
         Framing::JsonLines
     };
     let max_message = value::get_f64(env, max_message);
-    match open_channel(env, owner, fd, framing, max_message) {
+    let room = if value::get_bool(env, is_roomy) {
+        CHANNEL_ROOM
+    } else {
+        USUAL_ROOM
+    };
+    match open_channel(env, owner, fd, framing, max_message, room) {
         Ok(id) => value::integer(env, id as i32),
         Err(errno) => value::failure(env, errno),
     }
@@ -611,6 +745,7 @@ fn open_channel(
     fd: i32,
     framing: Framing,
     max_message: f64,
+    room: usize,
 ) -> Result<u32, Errno> {
     let environment = Environment::of(env).ok_or(Errno::EINVAL)?;
     let socket = descriptor::take(fd)?;
@@ -632,7 +767,7 @@ fn open_channel(
         target,
         interest: Cell::new((false, false)),
         reading: Cell::new(false),
-        pace: RefCell::default(),
+        pace: RefCell::new(Pace::new(room)),
         pausing: Cell::new(false),
         answered: Cell::new(false),
         referenced: Cell::new(true),
@@ -644,6 +779,8 @@ fn open_channel(
         batch: RefCell::new(None),
         busy: Cell::new(Duration::ZERO),
         upgraded: Cell::new(false),
+        relayed: RefCell::new(None),
+        relay_ends: Cell::new(false),
     });
     let poll = {
         let channel = entry.shared.lock();
@@ -772,7 +909,6 @@ fn sent(
         Ok(status) => status,
         Err(errno) => return value::failure(env, errno),
     };
-    entry.holding.set(channel.holds_handle());
     if status.progress != Progress::Gathered {
         entry.update(&channel);
     }
@@ -843,6 +979,7 @@ unsafe extern "C" fn set_reading(env: napi_env, info: napi_callback_info) -> nap
     let [id, reading] = value::arguments(env, info);
     if let Some((_, entry)) = entry_of(env, id) {
         entry.reading.set(value::get_bool(env, reading));
+        entry.ring();
         entry.update(&entry.shared.lock());
     }
     value::undefined(env)
@@ -851,7 +988,12 @@ unsafe extern "C" fn set_reading(env: napi_env, info: napi_callback_info) -> nap
 /// Whether no handle is queued or unacknowledged.
 unsafe extern "C" fn is_idle(env: napi_env, info: napi_callback_info) -> napi_value {
     let [id] = value::arguments(env, info);
-    let idle = entry_of(env, id).is_none_or(|(_, entry)| !entry.shared.lock().holds_handle());
+    let idle = entry_of(env, id).is_none_or(|(_, entry)| {
+        let channel = entry.shared.lock();
+        entry.holding.set(channel.holds_handle());
+        entry.update(&channel);
+        !entry.holding.get()
+    });
     value::boolean(env, idle)
 }
 
@@ -932,6 +1074,7 @@ unsafe extern "C" fn shutdown(env: napi_env, info: napi_callback_info) -> napi_v
     let Some((environment, entry)) = entry_of(env, id) else {
         return value::boolean(env, false);
     };
+    entry.release();
     entry.reading.set(false);
     entry.lingering.set(true);
     entry.referenced.set(false);

@@ -15,8 +15,9 @@ const DETACHED: i32 = 1;
 const SET_UID: i32 = 2;
 const SET_GID: i32 = 4;
 const DIE_WITH_PARENT: i32 = 8;
-/// The only one that is not about the child: its exit keeps the event loop alive.
+/// Two that are not about the child: its exit keeps the event loop alive; another thread starts it.
 pub const REFERENCED: i32 = 16;
+pub const BACKGROUND: i32 = 32;
 
 /// The values a command is read from.
 pub struct Values {
@@ -77,7 +78,8 @@ fn stdio(env: napi_env, slots: napi_value) -> Vec<Stdio> {
     let bytes = unsafe { value::view_bytes(env, slots) }.unwrap_or_default();
     let numbers = bytes.as_chunks().0.iter().map(|n| i32::from_ne_bytes(*n));
     let entries = numbers.map(|number| match number {
-        PIPE | CHANNEL => Stdio::Pipe,
+        PIPE => Stdio::Pipe,
+        CHANNEL => Stdio::Channel,
         number if number <= IGNORE => Stdio::Ignore,
         number => Stdio::Inherit(number),
     });

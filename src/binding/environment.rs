@@ -1,6 +1,7 @@
 //! What the addon keeps for one Node environment (the main thread or a worker thread): the event
-//! loop, the callbacks `lib/` has registered, and the live processes and channels. It is torn down
-//! before the environment's thread ends, for a loop with an open handle aborts the process.
+//! loop, the callbacks `lib/` has registered, and the live processes, channels and lanes. It is
+//! torn down before the environment's thread ends, for a loop with an open handle aborts the
+//! process.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -12,6 +13,8 @@ use napi::{Error, Result, Status, check_status};
 
 use super::busy::BusyPolling;
 use super::channel::Channels;
+use super::dispatcher::Dispatching;
+use super::lane::Lanes;
 use super::memory::Regions;
 use super::process::Processes;
 use crate::uv::{Loop, Symbols};
@@ -22,6 +25,8 @@ pub struct Environment {
     event_loop: Rc<Loop>,
     callbacks: RefCell<[sys::napi_ref; Callbacks::COUNT]>,
     channels: Channels,
+    dispatching: Dispatching,
+    lanes: Lanes,
     processes: Processes,
     regions: Regions,
     busy: BusyPolling,
@@ -33,14 +38,18 @@ pub struct Environment {
 pub enum Callbacks {
     /// A child has ended.
     ProcessExit,
+    /// A child has been started in the background, or has not.
+    ProcessStart,
     /// Messages have arrived on a channel.
     ChannelMessages,
     /// Anything else that happened to a channel.
     ChannelEvent,
+    /// Connections have arrived on a lane, or it has ended.
+    Lane,
 }
 
 impl Callbacks {
-    const COUNT: usize = 3;
+    const COUNT: usize = Callbacks::Lane as usize + 1;
 }
 
 impl Environment {
@@ -58,6 +67,8 @@ impl Environment {
             event_loop: unsafe { Loop::from_raw(symbols, raw_loop) },
             callbacks: RefCell::new([ptr::null_mut(); Callbacks::COUNT]),
             channels: Channels::default(),
+            dispatching: Dispatching::default(),
+            lanes: Lanes::default(),
             processes: Processes::default(),
             regions: Regions::default(),
             busy: BusyPolling::default(),
@@ -102,6 +113,16 @@ impl Environment {
         &self.channels
     }
 
+    /// The environment's lanes.
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    /// The environment's cluster dispatcher.
+    pub fn dispatching(&self) -> &Dispatching {
+        &self.dispatching
+    }
+
     /// The environment's child processes.
     pub fn processes(&self) -> &Processes {
         &self.processes
@@ -143,8 +164,10 @@ impl Environment {
     /// Closes everything that is open on the loop.
     fn close_all(&self) {
         self.ending.set(true);
+        self.dispatching.close();
         self.channels.close_all();
         self.busy.close();
+        self.lanes.close_all();
         self.processes.close_all();
     }
 }

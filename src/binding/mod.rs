@@ -10,9 +10,13 @@ mod channel;
 mod command;
 mod descriptor;
 mod diagnostics;
+mod dispatcher;
 mod environment;
+mod lane;
+mod launches;
 mod memory;
 mod process;
+mod relayed;
 mod spawn_sync;
 mod value;
 
@@ -50,6 +54,8 @@ const AREAS: &[&[Function]] = &[
     descriptor::FUNCTIONS,
     diagnostics::FUNCTIONS,
     memory::FUNCTIONS,
+    dispatcher::FUNCTIONS,
+    lane::FUNCTIONS,
     process::FUNCTIONS,
     spawn_sync::FUNCTIONS,
 ];

@@ -13,26 +13,33 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::Function;
 use super::callback::Target;
-use super::command::{REFERENCED, Values};
+use super::command::{BACKGROUND, REFERENCED, Values};
 use super::environment::{Callbacks, Environment};
+use super::launches::{Launches, Outcome, Waiting};
 use super::value;
 use crate::process::tree::{Root, kill_tree};
-use crate::process::{Child, Command, Ended, Failed, Spawned, Status, spawn};
+use crate::process::{Child, Command, Ended, Failed, Spawned, Status, spawn, spawn_in_background};
 use crate::uv::Poll;
 
 /// What this file adds to the addon's exports.
 pub const FUNCTIONS: &[Function] = &[
-    ("setProcessCallback", Some(set_callback)),
+    ("setProcessCallbacks", Some(set_callbacks)),
     ("spawn", Some(spawn_process)),
     ("processKill", Some(kill)),
     ("processRef", Some(reference)),
     ("processUnref", Some(unreference)),
     ("processClose", Some(close)),
+    ("launchKill", Some(kill_launch)),
+    ("launchRef", Some(set_launch_ref)),
+    ("launchClose", Some(close_launch)),
     ("killTree", Some(signal_tree)),
 ];
 
 /// How many exits are taken from the kernel at once.
 const EXITS: usize = 64;
+
+/// What the kernel calls the bell of the launches, among the numbers of children.
+const BELL: u64 = u64::MAX;
 
 /// The fields of a resource usage, as `process.resourceUsage()` orders them.
 pub const USAGE_FIELDS: usize = 16;
@@ -45,11 +52,12 @@ pub struct Processes {
     /// How many of them keep the event loop alive.
     referenced: Cell<usize>,
     usage: value::Reference,
+    launches: RefCell<Option<Rc<Launches>>>,
 }
 
 struct Process {
     child: Child,
-    target: Target,
+    target: Rc<Target>,
     is_referenced: bool,
 }
 
@@ -100,6 +108,12 @@ impl Processes {
             abandon(child);
             return Err(Errno::ECANCELED); // the environment is ending
         };
+        self.add(child, Rc::new(target), is_referenced);
+        Ok(pid)
+    }
+
+    fn add(&self, child: Child, target: Rc<Target>, is_referenced: bool) {
+        let pid = child.pid();
         let process = Process {
             child,
             target,
@@ -107,7 +121,87 @@ impl Processes {
         };
         self.alive.borrow_mut().insert(pid, process);
         self.set_ref(pid, is_referenced);
-        Ok(pid)
+    }
+
+    /// Has another thread run the command for `owner`; returns the number of the start and fills
+    /// `slots`.
+    fn spawn_in_background(
+        &self,
+        environment: &Rc<Environment>,
+        owner: napi_value,
+        command: Command,
+        slots: napi_value,
+        is_referenced: bool,
+    ) -> Result<i32, Errno> {
+        let env = environment.raw();
+        let launches = self.launches(environment)?;
+        let target = Target::new(env, owner, "PROCESSWRAP").map_err(|_| Errno::ECANCELED)?;
+        let (number, done) = launches.begin();
+        let ends = spawn_in_background(command, done).map_err(|failed| failed.errno)?;
+        hand_over(env, ends, slots);
+        launches.wait_for(
+            number,
+            Waiting {
+                target,
+                is_referenced,
+            },
+        );
+        if is_referenced {
+            self.count_reference(true);
+        }
+        Ok(number)
+    }
+
+    fn launches(&self, environment: &Rc<Environment>) -> Result<Rc<Launches>, Errno> {
+        let epoll = self.epoll(environment)?;
+        let mut launches = self.launches.borrow_mut();
+        if let Some(launches) = &*launches {
+            return Ok(launches.clone());
+        }
+        let new = Rc::new(Launches::new()?);
+        epoll.add(new.bell(), EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        *launches = Some(new.clone());
+        Ok(new)
+    }
+
+    /// Takes over the children that have been started and reports each, and each failure.
+    fn take_starts(&self, environment: &Rc<Environment>) {
+        let Some(launches) = self.launches.borrow().clone() else {
+            return;
+        };
+        // No more than there are now: JavaScript may go on starting children.
+        for _ in 0..launches.answer_bell() {
+            let Some((number, outcome)) = launches.next_outcome() else {
+                return;
+            };
+            // Without: closed by JavaScript meanwhile. The child becomes an orphan.
+            if let Some(waiting) = launches.take(number) {
+                self.take_start(environment, waiting, outcome);
+            }
+        }
+    }
+
+    fn take_start(&self, environment: &Rc<Environment>, waiting: Waiting, outcome: Outcome) {
+        if waiting.is_referenced {
+            self.count_reference(false);
+        }
+        let target = Rc::new(waiting.target);
+        let result = outcome.and_then(|child| {
+            let pid = child.pid();
+            let epoll = self.epoll(environment)?;
+            if let Err(errno) = watch(&epoll, &child) {
+                abandon(child);
+                return Err(errno);
+            }
+            self.add(child, target.clone(), waiting.is_referenced);
+            Ok(pid)
+        });
+        if environment.is_ending() {
+            return;
+        }
+        let function = environment.callback(Callbacks::ProcessStart);
+        let result = result.unwrap_or_else(|errno| -(errno as i32));
+        target.call(function, |env| Some([value::integer(env, result)]));
     }
 
     fn epoll(&self, environment: &Rc<Environment>) -> Result<Rc<Epoll>, Errno> {
@@ -120,14 +214,17 @@ impl Processes {
     }
 
     /// Takes the ends of the children that have ended and reports each.
-    fn take_ends(&self, environment: &Environment) {
+    fn take_ends(&self, environment: &Rc<Environment>) {
         let Some(epoll) = self.watcher.borrow().as_ref().map(|w| w.epoll.clone()) else {
             return;
         };
         let mut events = [EpollEvent::empty(); EXITS];
         let count = epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
         for event in &events[..count] {
-            self.take_end(environment, event.data() as i32);
+            match event.data() {
+                BELL => self.take_starts(environment),
+                pid => self.take_end(environment, pid as i32),
+            }
         }
     }
 
@@ -220,6 +317,7 @@ impl Processes {
     /// Stops watching: the children live on and are reaped by later spawns of other threads.
     pub fn close_all(&self) {
         self.watcher.take();
+        self.launches.take();
         self.referenced.set(0);
         self.alive.take();
         self.usage.clear();
@@ -289,17 +387,19 @@ pub fn usage_fields(usage: &libc::rusage) -> [f64; USAGE_FIELDS] {
     fields
 }
 
-/// `(callback, usage)`
-unsafe extern "C" fn set_callback(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [function, usage] = value::arguments(env, info);
+/// `(onExit, onStart, usage)`
+unsafe extern "C" fn set_callbacks(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [on_exit, on_start, usage] = value::arguments(env, info);
     if let Some(environment) = Environment::of(env) {
-        environment.set_callback(Callbacks::ProcessExit, function);
+        environment.set_callback(Callbacks::ProcessExit, on_exit);
+        environment.set_callback(Callbacks::ProcessStart, on_start);
         environment.processes().usage.set(env, usage);
     }
     value::undefined(env)
 }
 
-/// `(owner, file, argv, env, cwd, slots, flags, uid, gid, limits, extraEnv)`
+/// `(owner, file, argv, env, cwd, slots, flags, uid, gid, limits, extraEnv)`: the child's number,
+/// or that of its start in the background.
 unsafe extern "C" fn spawn_process(env: napi_env, info: napi_callback_info) -> napi_value {
     let [
         owner,
@@ -330,11 +430,17 @@ unsafe extern "C" fn spawn_process(env: napi_env, info: napi_callback_info) -> n
     else {
         return value::failure(env, Errno::ECANCELED);
     };
-    let is_referenced = value::get_i32(env, flags) & REFERENCED != 0;
+    let flags = value::get_i32(env, flags);
+    let is_referenced = flags & REFERENCED != 0;
     let command = values.read(env);
     let processes = environment.processes();
-    match processes.spawn(&environment, owner, command, stdio, is_referenced) {
-        Ok(pid) => value::integer(env, pid),
+    let result = if flags & BACKGROUND == 0 {
+        processes.spawn(&environment, owner, command, stdio, is_referenced)
+    } else {
+        processes.spawn_in_background(&environment, owner, command, stdio, is_referenced)
+    };
+    match result {
+        Ok(number) => value::integer(env, number),
         Err(errno) => value::failure(env, errno),
     }
 }
@@ -374,6 +480,48 @@ unsafe extern "C" fn close(env: napi_env, info: napi_callback_info) -> napi_valu
     let [pid] = value::arguments(env, info);
     if let Some(environment) = Environment::of(env) {
         environment.processes().close(value::get_i32(env, pid));
+    }
+    value::undefined(env)
+}
+
+/// `(start, signal)`
+unsafe extern "C" fn kill_launch(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [number, signal] = value::arguments(env, info);
+    let launches = Environment::of(env)
+        .and_then(|environment| environment.processes().launches.borrow().clone());
+    let signal = value::get_i32(env, signal);
+    let result = launches.map(|launches| launches.signal(value::get_i32(env, number), signal));
+    match result.unwrap_or(Err(Errno::ESRCH)) {
+        Ok(()) => value::integer(env, 0),
+        Err(errno) => value::failure(env, errno),
+    }
+}
+
+/// `(start, isReferenced)`
+unsafe extern "C" fn set_launch_ref(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [number, is_referenced] = value::arguments(env, info);
+    let is_referenced = value::get_bool(env, is_referenced);
+    if let Some(environment) = Environment::of(env) {
+        let processes = environment.processes();
+        let launches = processes.launches.borrow().clone();
+        let number = value::get_i32(env, number);
+        if launches.is_some_and(|launches| launches.set_ref(number, is_referenced)) {
+            processes.count_reference(is_referenced);
+        }
+    }
+    value::undefined(env)
+}
+
+/// `(start)`
+unsafe extern "C" fn close_launch(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [number] = value::arguments(env, info);
+    if let Some(environment) = Environment::of(env) {
+        let processes = environment.processes();
+        let launches = processes.launches.borrow().clone();
+        let waiting = launches.and_then(|launches| launches.take(value::get_i32(env, number)));
+        if waiting.is_some_and(|waiting| waiting.is_referenced) {
+            processes.count_reference(false);
+        }
     }
     value::undefined(env)
 }

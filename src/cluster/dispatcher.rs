@@ -180,6 +180,11 @@ impl Dispatcher {
         }
     }
 
+    /// Whether there is nothing to do, now or later, unless it is asked for anew.
+    pub fn is_idle(&self) -> bool {
+        self.listeners.is_empty() && self.workers.is_empty()
+    }
+
     /// What the workers are doing.
     pub fn worker_stats(&self) -> impl Iterator<Item = WorkerStats> {
         self.workers.values().map(Worker::stats)
@@ -294,7 +299,8 @@ impl Dispatcher {
     }
 
     fn listeners_with_room_besides(&self, worker: u32) -> Vec<u32> {
-        let has_room = |id: &u32| *id != worker && self.workers.get(id).is_some_and(Worker::has_room);
+        let has_room =
+            |id: &u32| *id != worker && self.workers.get(id).is_some_and(Worker::has_room);
         self.listeners
             .values()
             .filter(|listening| listening.may_revoke() && listening.members().iter().any(has_room))

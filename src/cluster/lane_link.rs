@@ -73,9 +73,15 @@ impl LaneLink {
         &self.board
     }
 
-    /// Connections offered and not taken.
-    pub fn waiting(&self) -> usize {
-        self.offers.len()
+    /// Connections offered that the worker has not begun with, and those that it has since the
+    /// last [`sweep`](Self::sweep).
+    pub fn waiting_and_begun(&self) -> (usize, usize) {
+        let is_begun = |offer: &&Offer| {
+            let slot = self.board.slot(offer.sequence);
+            matches!(slot, Slot::Claimed | Slot::Taken)
+        };
+        let begun = self.offers.iter().filter(is_begun).count();
+        (self.offers.len() - begun, begun)
     }
 
     /// Whether the worker should be offered another one.
@@ -173,7 +179,11 @@ impl LaneLink {
     }
 
     /// Takes back the offers that `wanted` names and the worker has not begun with.
-    pub fn take_back(&mut self, mut wanted: impl FnMut(&Connection) -> bool, outcome: &mut Outcome) {
+    pub fn take_back(
+        &mut self,
+        mut wanted: impl FnMut(&Connection) -> bool,
+        outcome: &mut Outcome,
+    ) {
         let board = &self.board;
         let mut kept = VecDeque::with_capacity(self.offers.len());
         for offer in self.offers.drain(..) {

@@ -1,3 +1,22 @@
-//! Handing connections to workers: the decisions, without Node and without system calls.
+//! How connections come to a cluster's workers. Plain Rust without `unsafe`; the system calls are
+//! in `sys`, the policy (events, options, what a worker does with a connection) in `binding` and
+//! `lib/cluster`.
 
+mod connection;
+mod lane_link;
+mod listening;
+mod outcome;
+mod stock;
+mod stock_link;
+mod watch;
+mod worker;
+
+pub mod dispatcher;
+pub mod lane;
+pub mod receiver;
+pub mod relay;
 pub mod scheduler;
+pub mod scoreboard;
+pub mod thread;
+
+pub use worker::WorkerStats;

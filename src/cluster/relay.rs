@@ -45,7 +45,7 @@ impl Relay {
         }
         drop(ready);
         // Fails only when the counter is full, and then the thread is being woken already.
-        let _ = self.bell.arm();
+        let _ = self.bell.write(1);
     }
 
     /// The channels to be looked at, each once.

@@ -66,7 +66,9 @@ fn reply_json(payload: &[u8]) -> Option<Reply> {
     }
     Some(Reply {
         number: number(value.get("ack")?.as_i64()?)?,
-        accepted: value.get("accepted").is_some_and(|accepted| *accepted == true),
+        accepted: value
+            .get("accepted")
+            .is_some_and(|accepted| *accepted == true),
     })
 }
 

@@ -93,10 +93,7 @@ impl StockLink {
 
     /// Sends a connection for the server known as `key`; gives it back if that cannot be done.
     pub fn send(&mut self, key: &str, connection: Connection) -> Result<(), Connection> {
-        let number = match self.last_number.checked_sub(1) {
-            Some(number) => number,
-            None => -1,
-        };
+        let number = self.last_number.checked_sub(1).unwrap_or(-1);
         match self.try_send(key, number, &connection) {
             Ok(sequence) => {
                 self.last_number = number;
@@ -133,7 +130,8 @@ impl StockLink {
             self.take_in(batch, framing, outcome);
             match end {
                 ReadEnd::Closed | ReadEnd::Failed(_) => self.end(outcome),
-                ReadEnd::Budget => {}
+                // A channel that is read here is pinned to Node's protocol.
+                ReadEnd::Budget | ReadEnd::Switched => {}
                 ReadEnd::Drained | ReadEnd::ShortRead => break,
             }
         }
@@ -145,9 +143,12 @@ impl StockLink {
 
     /// Keeps the answers of a batch and passes the rest on.
     fn take_in(&mut self, mut batch: Batch, framing: Framing, outcome: &mut Outcome) {
+        let acknowledgements = batch.dispatched();
         let mut answers = Vec::new();
         for index in 0..batch.len() {
-            if let Some(reply) = stock::reply(framing, batch.message(index)) {
+            if acknowledgements.contains(&index) {
+                answers.push(index);
+            } else if let Some(reply) = stock::reply(framing, batch.message(index)) {
                 answers.push(index);
                 self.answered(reply, outcome);
             }

@@ -104,7 +104,5 @@ impl Shared {
 }
 
 fn errno_of(error: &io::Error) -> Errno {
-    error
-        .raw_os_error()
-        .map_or(Errno::EAGAIN, Errno::from_raw)
+    error.raw_os_error().map_or(Errno::EAGAIN, Errno::from_raw)
 }

@@ -64,7 +64,7 @@ impl Watch {
     /// Wakes the thread.
     pub fn ring(&self) {
         // Fails only when the counter is full, and then the thread is being woken already.
-        let _ = self.bell.arm();
+        let _ = self.bell.write(1);
     }
 
     /// Begins to watch a descriptor.

@@ -127,19 +127,19 @@ impl Worker {
 
     /// Its line in the statistics.
     pub fn stats(&self) -> WorkerStats {
-        let (open, utilisation, waiting) = match &self.link {
-            Link::None => (None, None, 0),
-            Link::Stock(link) => (None, None, link.waiting()),
+        let (open, utilisation, (waiting, begun)) = match &self.link {
+            Link::None => (None, None, (0, 0)),
+            Link::Stock(link) => (None, None, (link.waiting(), 0)),
             Link::Lane(link) => {
                 let board = link.board();
                 let (open, utilisation) = (board.connections(), board.utilisation());
-                (Some(open), Some(utilisation), link.waiting())
+                (Some(open), Some(utilisation), link.waiting_and_begun())
             }
         };
         WorkerStats {
             id: self.id,
             has_lane: matches!(self.link, Link::Lane(_)),
-            accepted: self.accepted,
+            accepted: self.accepted + begun as u64,
             open,
             waiting,
             handed_back: self.handed_back,

@@ -102,6 +102,15 @@ pub struct Channel<T> {
     received: ReceiveCounts,
 }
 
+/// What a receive has come upon among the messages.
+#[derive(Debug, Default)]
+struct Found {
+    handles: Vec<(usize, HandleSlot)>,
+    dispatched: Vec<usize>,
+    /// Something of the queue waits no longer for an acknowledgement.
+    released: bool,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct ReceiveCounts {
     messages: u64,
@@ -462,15 +471,19 @@ impl<T: Transport> Channel<T> {
     /// [`completed`](Self::completed), [`wants_writable`](Self::wants_writable) and
     /// [`next_event`](Self::next_event) afterwards.
     pub fn receive(&mut self, budget: usize) -> Batch {
-        let mut handles = Vec::new();
-        let mut released = false;
+        let mut found = Found::default();
         // A switch in this very receive leaves what came before it to this batch.
         let by_frames = self.frames.is_some();
-        let end = self.read(budget.min(MAX_BUDGET), &mut handles, &mut released);
+        let end = self.read(budget.min(MAX_BUDGET), &mut found);
         let (frames, shared) = match by_frames {
-            true => self.take_frames(&mut handles, &mut released),
+            true => self.take_frames(&mut found),
             false => (self.reader.take(), Vec::new()),
         };
+        let Found {
+            handles,
+            dispatched,
+            released,
+        } = found;
         self.received.messages += frames.len() as u64;
         if matches!(end, ReadEnd::Closed | ReadEnd::Failed(_)) {
             self.ended = true;
@@ -487,24 +500,21 @@ impl<T: Transport> Channel<T> {
             frames,
             handles,
             shared,
+            dispatched,
             end,
         }
     }
 
     /// Cuts off what has come in frames, and acknowledges its descriptors.
-    fn take_frames(
-        &mut self,
-        handles: &mut Vec<(usize, HandleSlot)>,
-        released: &mut bool,
-    ) -> (Frames, Vec<(usize, Vec<OwnedFd>)>) {
+    fn take_frames(&mut self, found: &mut Found) -> (Frames, Vec<(usize, Vec<OwnedFd>)>) {
         let Some(reader) = &mut self.frames else {
             return (Frames::none(), Vec::new());
         };
         let taken = reader.take();
-        handles.extend(taken.handles);
+        found.handles.extend(taken.handles);
         if let (Some(number), Some(queue)) = (taken.acknowledge, self.queue.frames()) {
             queue.say(Kind::Acknowledge, number);
-            *released = true;
+            found.released = true;
         }
         (taken.frames, taken.shared)
     }
@@ -595,12 +605,7 @@ impl<T: Transport> Channel<T> {
         self.queue.give_up();
     }
 
-    fn read(
-        &mut self,
-        budget: usize,
-        handles: &mut Vec<(usize, HandleSlot)>,
-        released: &mut bool,
-    ) -> ReadEnd {
+    fn read(&mut self, budget: usize, found: &mut Found) -> ReadEnd {
         if self.ended {
             return ReadEnd::Closed;
         }
@@ -610,7 +615,7 @@ impl<T: Transport> Channel<T> {
             return ReadEnd::Failed(ReceiveError::UnreadReplies { waiting, limit });
         }
         if mem::take(&mut self.preloaded)
-            && let Err(error) = self.decode(0, handles, released)
+            && let Err(error) = self.decode(0, found)
         {
             return ReadEnd::Failed(error);
         }
@@ -637,7 +642,7 @@ impl<T: Transport> Channel<T> {
             self.received.bytes += bytes as u64;
             let result = self.keep(received.ancillary);
             // Decoded in any case: what came before a fault is still delivered.
-            let result = self.decode(bytes, handles, released).and(result);
+            let result = self.decode(bytes, found).and(result);
             if let Err(error) = result {
                 return ReadEnd::Failed(error);
             }
@@ -675,25 +680,23 @@ impl<T: Transport> Channel<T> {
     }
 
     /// Lets the reader find the frames that `bytes` more complete, and acts on control messages.
-    fn decode(
-        &mut self,
-        bytes: usize,
-        handles: &mut Vec<(usize, HandleSlot)>,
-        released: &mut bool,
-    ) -> Result<(), ReceiveError> {
+    fn decode(&mut self, bytes: usize, found: &mut Found) -> Result<(), ReceiveError> {
         if self.frames.is_some() {
-            return self.decode_frames(bytes, released);
+            return self.decode_frames(bytes, &mut found.released);
         }
         let expecting = !self.descriptors.is_empty() || self.queue.awaits_ack();
         let result = self.reader.advance(bytes, expecting, &mut self.controls);
         for (index, control) in self.controls.drain(..) {
+            if control != Control::Handle && self.queue.awaits_dispatchers_ack() {
+                found.dispatched.push(index);
+            }
             match control {
                 Control::Handle => {
                     self.unanswered += 1;
-                    handles.push((index, self.descriptors.take()));
+                    found.handles.push((index, self.descriptors.take()));
                 }
-                Control::Ack => *released |= self.queue.acknowledge(),
-                Control::Nack => *released |= self.queue.refuse(),
+                Control::Ack => found.released |= self.queue.acknowledge(),
+                Control::Nack => found.released |= self.queue.refuse(),
             }
         }
         if let Some((_, terms)) = self.reader.take_heard() {

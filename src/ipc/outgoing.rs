@@ -177,6 +177,11 @@ impl Outgoing {
         self.stock.awaits_ack() || self.frames.as_ref().is_some_and(BatchQueue::awaits_ack)
     }
 
+    /// Whether that handle is the dispatcher's, which speaks Node's protocol only.
+    pub fn awaits_dispatchers_ack(&self) -> bool {
+        self.stock.awaits_dispatchers_ack()
+    }
+
     pub fn is_blocked(&self) -> bool {
         self.stock.is_blocked() || self.frames.as_ref().is_some_and(BatchQueue::is_blocked)
     }

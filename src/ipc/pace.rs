@@ -1,9 +1,9 @@
 //! When to wait before reading on. A peer that floods with small messages wakes its reader for
 //! every one or two of them; reading a fraction of a millisecond later takes dozens at the price
 //! of one wake-up, and spares the writer the waking. The wait is chosen so that the socket's
-//! buffer (some 270 small messages on Linux) does not fill up and stop the writer. Only a one-way
-//! flood is slowed down like that: who is answered is waited for by nobody. Pure: the clock and
-//! the waiting belong to the driver.
+//! buffer fills by half, which does not stop the writer. Only a one-way flood is slowed down like
+//! that: who is answered is waited for by nobody. Pure: the clock and the waiting belong to the
+//! driver.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 const SHORTEST: Duration = Duration::from_micros(100);
 const LONGEST: Duration = Duration::from_millis(1);
 
-/// What one read should bring: whichever is reached first.
-const MESSAGES: f64 = 80.0;
+/// What a small message takes of the socket's buffer, which counts memory and not bytes.
+const SMALL: usize = 768;
+
+/// The bytes one read should bring, where messages are so large that it brings these first.
 const BYTES: f64 = 65_536.0;
 
 /// Wake-ups closer than this are a flood, if there are enough of them in a row.
@@ -32,23 +34,35 @@ pub struct Brought {
 }
 
 impl Brought {
-    /// How it compares with what one read should bring; never zero.
-    fn load(self) -> f64 {
-        (self.messages as f64 / MESSAGES)
+    /// How it compares with what one read should bring, `messages` small ones; never zero.
+    fn load(self, messages: usize) -> f64 {
+        (self.messages as f64 / messages as f64)
             .max(self.bytes as f64 / BYTES)
             .max(1e-3)
     }
 }
 
 /// What a reader knows of its peer's habits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pace {
+    /// The small messages one read should bring.
+    messages: usize,
     last: Option<Instant>,
     close_ones: u32,
     wait: Option<Duration>,
 }
 
 impl Pace {
+    /// For a peer whose socket takes `room` bytes, as the kernel counts them, before it stops.
+    pub fn new(room: usize) -> Pace {
+        Pace {
+            messages: (room / SMALL / 2).max(1),
+            last: None,
+            close_ones: 0,
+            wait: None,
+        }
+    }
+
     /// How long to wait before the next read, if at all. `answered` says that something was sent
     /// to the peer since the last read.
     pub fn wait(&mut self, brought: Brought, answered: bool, now: Instant) -> Option<Duration> {
@@ -65,14 +79,17 @@ impl Pace {
                 self.forget();
                 None
             }
-            Some(wait) => Some(wait.div_f64(brought.load()).clamp(SHORTEST, LONGEST)),
+            Some(wait) => Some(
+                wait.div_f64(brought.load(self.messages))
+                    .clamp(SHORTEST, LONGEST),
+            ),
             None => self.first_wait(brought, gap),
         };
         self.wait
     }
 
     fn first_wait(&mut self, brought: Brought, gap: Option<Duration>) -> Option<Duration> {
-        if brought.load() >= 1.0 || gap.is_none_or(|gap| gap > CLOSE) {
+        if brought.load(self.messages) >= 1.0 || gap.is_none_or(|gap| gap > CLOSE) {
             self.close_ones = 0;
             return None;
         }
@@ -95,6 +112,11 @@ mod tests {
         bytes: 100,
     };
 
+    /// Room for 160 small messages, of which one read should bring half.
+    fn pace() -> Pace {
+        Pace::new(160 * SMALL)
+    }
+
     /// Reads `brought` every `gap`, `times` times; the last wait.
     fn read(pace: &mut Pace, brought: Brought, gap: Duration, times: u32) -> Option<Duration> {
         let start = pace.last.unwrap_or_else(Instant::now);
@@ -105,7 +127,7 @@ mod tests {
     }
 
     fn flooded() -> Pace {
-        let mut pace = Pace::default();
+        let mut pace = pace();
         assert_eq!(read(&mut pace, ONE, CLOSE / 2, IN_A_ROW), None);
         assert_eq!(read(&mut pace, ONE, CLOSE / 2, 1), Some(SHORTEST));
         pace
@@ -132,7 +154,7 @@ mod tests {
 
     #[test]
     fn messages_now_and_then_are_never_waited_for() {
-        assert_eq!(read(&mut Pace::default(), ONE, CLOSE * 2, 1000), None);
+        assert_eq!(read(&mut pace(), ONE, CLOSE * 2, 1000), None);
     }
 
     #[test]
@@ -147,10 +169,7 @@ mod tests {
     #[test]
     fn the_wait_settles_where_a_read_brings_what_it_should() {
         let wait = settled(200_000.0, 100).unwrap_or_default().as_secs_f64();
-        assert!(
-            (wait * 200_000.0 - MESSAGES).abs() < MESSAGES / 4.0,
-            "{wait}"
-        );
+        assert!((wait * 200_000.0 - 80.0).abs() < 20.0, "{wait}");
         let wait = settled(20_000.0, 8192).unwrap_or_default().as_secs_f64();
         assert!(
             (wait * 20_000.0 * 8192.0 - BYTES).abs() < BYTES / 2.0,
@@ -182,6 +201,6 @@ mod tests {
             messages: 90,
             bytes: 9000,
         };
-        assert_eq!(read(&mut Pace::default(), large, CLOSE / 2, 1000), None);
+        assert_eq!(read(&mut pace(), large, CLOSE / 2, 1000), None);
     }
 }

@@ -59,6 +59,8 @@ pub enum Stdio {
     Ignore,
     /// One end of a new socket pair; the other is ours.
     Pipe,
+    /// As `Pipe`, with more room for what the child has sent and we have not read.
+    Channel,
     /// A descriptor of ours.
     Inherit(RawFd),
 }

@@ -1,27 +1,83 @@
-//! A thread that lives as long as the process and launches the children that are to die with it:
-//! the kernel's death signal is sent when the launching *thread* ends, and any other thread may
-//! end before the process does.
+//! A thread that lives as long as the process and launches children for others: those that are to
+//! die with the process, since the kernel's death signal is sent when the launching *thread* ends
+//! and any other thread may end before the process does; and those an event loop does not want to
+//! wait for.
 
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::{Condvar, Mutex, MutexGuard, Once};
 use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 
+use crate::sys::exit::at_exit;
 use crate::sys::launch::{Launched, Plan, launch};
+use crate::sys::scheduling::be_modest;
 
 type Outcome = Result<Launched, Errno>;
-type Job = (Plan, SyncSender<Outcome>);
+type Launch<'a> = &'a dyn Fn(Plan) -> Outcome;
+type Job = Box<dyn FnOnce(Launch<'_>) + Send>;
+
+/// How long the end of the process waits for the jobs that are left: each takes a fraction of a
+/// millisecond.
+const EXIT_BOUND: Duration = Duration::from_secs(1);
 
 static LAUNCHER: Mutex<Option<Sender<Job>>> = Mutex::new(None);
+
+/// The jobs nobody waits for that are not done.
+static LEFT: Mutex<usize> = Mutex::new(0);
+static DONE: Condvar = Condvar::new();
 
 /// Launches on the permanent thread, which is started by the first call.
 pub(super) fn launch_permanently(plan: Plan) -> Outcome {
     let (reply, outcome) = sync_channel(1);
-    let sent = sender()?.send((plan, reply));
-    sent.map_err(|_| Errno::EAGAIN)?;
+    run(Box::new(move |launch| {
+        let _ = reply.send(launch(plan));
+    }))?;
     outcome.recv().map_err(|_| Errno::EAGAIN)?
+}
+
+/// Has the permanent thread run `job`, in the order of the calls, and gives it what launches there.
+/// The process does not end before, unless by a signal or after [`EXIT_BOUND`].
+pub(super) fn run_later(job: impl FnOnce(Launch<'_>) + Send + 'static) -> Result<(), Errno> {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| at_exit(finish));
+    let pending = Pending::new();
+    run(Box::new(move |launch| {
+        let _pending = pending;
+        job(launch);
+    }))
+}
+
+/// One of the jobs that are left.
+struct Pending;
+
+impl Pending {
+    fn new() -> Pending {
+        *left() += 1;
+        Pending
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        *left() -= 1;
+        DONE.notify_all();
+    }
+}
+
+fn left() -> MutexGuard<'static, usize> {
+    LEFT.lock().unwrap_or_else(|poison| poison.into_inner())
+}
+
+extern "C" fn finish() {
+    let _ = DONE.wait_timeout_while(left(), EXIT_BOUND, |left| *left > 0);
+}
+
+fn run(job: Job) -> Result<(), Errno> {
+    sender()?.send(job).map_err(|_| Errno::EAGAIN)
 }
 
 fn sender() -> Result<Sender<Job>, Errno> {
@@ -40,7 +96,14 @@ fn sender() -> Result<Sender<Job>, Errno> {
 fn serve(jobs: Receiver<Job>) {
     // The process's signals are for the threads that were there before.
     let _ = SigSet::all().thread_block();
-    for (mut plan, reply) in jobs {
-        let _ = reply.send(launch(&mut plan));
+    // Where it has to share a processor with an event loop, that goes first.
+    let by_modest = be_modest();
+    let launch = |mut plan: Plan| {
+        plan.by_modest = by_modest;
+        launch(&mut plan)
+    };
+    for job in jobs {
+        // One job that fails by a fault of ours must not take the later ones with it.
+        let _ = catch_unwind(AssertUnwindSafe(|| job(&launch)));
     }
 }

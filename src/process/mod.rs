@@ -20,4 +20,4 @@ pub use child::Child;
 pub use command::{Command, Environment, Stdio};
 pub use limits::Limits;
 pub use orphans::count as orphan_count;
-pub use spawn::{Failed, Spawned, spawn};
+pub use spawn::{CHANNEL_ROOM, Failed, Spawned, spawn, spawn_in_background};

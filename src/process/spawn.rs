@@ -5,18 +5,25 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::socket::sockopt::SndBuf;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, setsockopt, socketpair};
+use nix::sys::stat::Mode;
 
 use super::candidates::candidates;
 use super::child::Child;
 use super::command::{Command, Environment, Stdio};
-use super::launcher::launch_permanently;
+use super::launcher::{launch_permanently, run_later};
 use super::{orphans, tree};
+use crate::sys::descriptor;
 use crate::sys::environ;
-use crate::sys::launch::{Launched, Plan, Slot, launch};
+use crate::sys::launch::{Plan, Slot, launch};
 use crate::sys::null;
 use crate::sys::strings::Strings;
+
+/// The send buffer of the child's end of a channel, as the kernel counts it: what it grants without
+/// privilege where nothing else is configured, and twice what it gives by itself.
+pub const CHANNEL_ROOM: usize = 2 * 212_992;
 
 /// A child and, for each of its descriptors that is a pipe, our end of it: non-blocking.
 #[derive(Debug)]
@@ -48,7 +55,15 @@ pub fn spawn(command: Command) -> Result<Spawned, Failed> {
         errno,
         ends: Vec::new(),
     })?;
-    match launch_with(command, &pipes) {
+    let slots = pipes.slots(&command.stdio);
+    let launched = plan(command, slots, None).and_then(|mut plan| {
+        if plan.dies_with_thread {
+            launch_permanently(plan)
+        } else {
+            launch(&mut plan)
+        }
+    });
+    match launched {
         Ok(launched) => Ok(Spawned {
             child: Child::new(launched.pid, launched.pidfd),
             ends: pipes.ours,
@@ -60,7 +75,46 @@ pub fn spawn(command: Command) -> Result<Spawned, Failed> {
     }
 }
 
-fn launch_with(command: Command, pipes: &Pipes) -> Result<Launched, Errno> {
+/// Has another thread run the command, and returns our ends of its pipes at once. The child gets
+/// the descriptors, the environment and the working directory of this moment, and the rest of the
+/// moment it is made. `done` is called on that thread.
+///
+/// # Errors
+/// Of making the pipes, of what is to be inherited, and of the thread; all others go to `done`.
+pub fn spawn_in_background(
+    mut command: Command,
+    done: impl FnOnce(Result<Child, Errno>) + Send + 'static,
+) -> Result<Vec<Option<OwnedFd>>, Failed> {
+    orphans::reap();
+    let mut pipes = Pipes::open(&command.stdio).map_err(|errno| Failed {
+        errno,
+        ends: Vec::new(),
+    })?;
+    let ours = std::mem::take(&mut pipes.ours);
+    let started = working_directory().and_then(|start| {
+        pipes.hold(&command.stdio)?;
+        if let Environment::Inherited { overrides } = command.environment {
+            command.environment = Environment::Only(environ::inherited(overrides).to_block());
+        }
+        run_later(move |launch| {
+            let slots = pipes.slots(&command.stdio);
+            let launched = plan(command, slots, Some(start)).and_then(launch);
+            drop(pipes);
+            done(launched.map(|launched| Child::new(launched.pid, launched.pidfd)));
+        })
+    });
+    match started {
+        Ok(()) => Ok(ours),
+        Err(errno) => Err(Failed { errno, ends: ours }),
+    }
+}
+
+fn working_directory() -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(".", flags, Mode::empty())
+}
+
+fn plan(command: Command, slots: Vec<Slot>, start: Option<OwnedFd>) -> Result<Plan, Errno> {
     let environment = match command.environment {
         Environment::Inherited { overrides } => environ::inherited(overrides),
         Environment::Only(block) if block.is_empty() => Strings::empty(),
@@ -69,27 +123,25 @@ fn launch_with(command: Command, pipes: &Pipes) -> Result<Launched, Errno> {
     let directory = command.directory.map(CString::new).transpose();
     let path = || environment.variable(b"PATH");
     let is_us = command.uid.is_none() && command.gid.is_none();
-    let mut plan = Plan {
+    Ok(Plan {
         candidates: candidates(&command.file, path, is_us)?,
         arguments: Strings::from_block(command.arguments),
         environment,
+        start,
         directory: directory.map_err(|_| Errno::EINVAL)?,
-        slots: pipes.slots(&command.stdio),
+        slots,
         to_close: descriptors_to_close(),
         detached: command.detached,
         uid: command.uid,
         gid: command.gid,
         dies_with_thread: command.die_with_parent,
         limits: command.limits.prepare()?,
+        by_modest: false,
         mark: tree::mark(),
-    };
-    if plan.dies_with_thread {
-        return launch_permanently(plan);
-    }
-    launch(&mut plan)
+    })
 }
 
-/// The socket pairs of a child.
+/// The socket pairs of a child, and what is held for it.
 struct Pipes {
     ours: Vec<Option<OwnedFd>>,
     theirs: Vec<Option<OwnedFd>>,
@@ -102,22 +154,36 @@ impl Pipes {
             theirs: Vec::with_capacity(stdio.len()),
         };
         for entry in stdio {
-            let (ours, theirs) = match entry {
-                Stdio::Pipe => pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
-                _ => (None, None),
+            let ends = match entry {
+                Stdio::Pipe => Some(pair()?),
+                Stdio::Channel => Some(roomy_pair()?),
+                Stdio::Ignore | Stdio::Inherit(_) => None,
             };
+            let (ours, theirs) = ends.unzip();
             pipes.ours.push(ours);
             pipes.theirs.push(theirs);
         }
         Ok(pipes)
     }
 
+    /// Keeps what is inherited, which its owner may close at any time.
+    fn hold(&mut self, stdio: &[Stdio]) -> Result<(), Errno> {
+        for (entry, theirs) in stdio.iter().zip(&mut self.theirs) {
+            if let Stdio::Inherit(fd) = entry {
+                *theirs = Some(descriptor::duplicate(*fd)?);
+            }
+        }
+        Ok(())
+    }
+
     fn slots(&self, stdio: &[Stdio]) -> Vec<Slot> {
         let mut slots: Vec<Slot> = Vec::with_capacity(stdio.len().max(3));
         for (entry, theirs) in stdio.iter().zip(&self.theirs) {
             slots.push(match (entry, theirs) {
+                (Stdio::Inherit(fd), held) => {
+                    Slot::Inherit(held.as_ref().map_or(*fd, AsRawFd::as_raw_fd))
+                }
                 (_, Some(theirs)) => Slot::Own(theirs.as_raw_fd()),
-                (Stdio::Inherit(fd), None) => Slot::Inherit(*fd),
                 (_, None) => Slot::Ignore,
             });
         }
@@ -138,6 +204,16 @@ fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+    Ok((ours, theirs))
+}
+
+/// A pair of which the child's end takes [`CHANNEL_ROOM`]; ours is better off with less.
+fn roomy_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (ours, theirs) = pair()?;
+    if getsockopt(&theirs, SndBuf)? < CHANNEL_ROOM {
+        // The kernel doubles what it is given.
+        setsockopt(&theirs, SndBuf, &(CHANNEL_ROOM / 2))?;
+    }
     Ok((ours, theirs))
 }
 

@@ -113,6 +113,10 @@ fn run(context: &mut Context<'_>) -> Result<Infallible, c_int> {
     if plan.detached {
         let _ = call!(SYS_setsid);
     }
+    // Before descriptors are placed and closed.
+    if let Some(start) = &plan.start {
+        call!(SYS_fchdir, start.as_raw_fd())?;
+    }
     if let Some(procs) = &context.cgroup_procs {
         call!(SYS_write, procs.as_raw_fd(), b"0".as_ptr(), 1)?;
     }
@@ -124,6 +128,15 @@ fn run(context: &mut Context<'_>) -> Result<Infallible, c_int> {
     close_the_rest(plan, context.closes_range);
     if let Some(directory) = &plan.directory {
         call!(SYS_chdir, directory.as_ptr())?;
+    }
+    if plan.by_modest {
+        let parameters = libc::sched_param { sched_priority: 0 };
+        let _ = call!(
+            SYS_sched_setscheduler,
+            0,
+            libc::SCHED_OTHER,
+            &raw const parameters
+        );
     }
     set_limits(plan)?;
     set_credentials(plan)?;
@@ -247,9 +260,12 @@ fn make_blocking(fd: RawFd) -> Result<(), c_int> {
     Ok(())
 }
 
+/// Leaves the closing to the exec, where the kernel can: it does that when the parent runs again.
 fn close_the_rest(plan: &Plan, closes_range: bool) {
     let first = plan.slots.len() as c_uint;
-    if closes_range && call!(SYS_close_range, first, c_uint::MAX, 0).is_ok() {
+    let at_exec = libc::CLOSE_RANGE_CLOEXEC; // Linux 5.11
+    let close = |how| call!(SYS_close_range, first, c_uint::MAX, how).is_ok();
+    if closes_range && (close(at_exec) || close(0)) {
         return;
     }
     for &fd in &plan.to_close {

@@ -24,7 +24,9 @@ pub struct Plan {
     pub arguments: Strings,
     /// The environment.
     pub environment: Strings,
-    /// The working directory, if not the parent's.
+    /// The directory to begin in, if not that of the launching thread.
+    pub start: Option<OwnedFd>,
+    /// The working directory, as seen from there, if another one.
     pub directory: Option<CString>,
     /// What becomes descriptor 0, 1, 2 and so on. At least three.
     pub slots: Vec<Slot>,
@@ -40,6 +42,8 @@ pub struct Plan {
     pub dies_with_thread: bool,
     /// What the child may use.
     pub limits: Limits,
+    /// Whether the launching thread is modest (see `scheduling`), as the child is not to be.
+    pub by_modest: bool,
     /// Marks the child's descendants: see `process::tree`. The child adds its pid.
     pub mark: Option<u64>,
 }

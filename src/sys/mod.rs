@@ -7,11 +7,15 @@ pub mod environ;
 pub mod exit;
 pub mod features;
 pub mod launch;
+pub mod listener;
 pub mod null;
 pub mod pidfd;
+pub mod scheduling;
 pub mod sealed;
+pub mod shared_memory;
 pub mod socket;
 pub mod strings;
+pub mod tcp;
 
 mod child;
 mod low;

@@ -63,6 +63,16 @@ impl Strings {
         strings
     }
 
+    /// The strings joined by NUL, as [`Strings::from_block`] takes them.
+    pub fn to_block(&self) -> Vec<u8> {
+        let mut block = Vec::new();
+        for string in self.iter() {
+            block.extend_from_slice(string.to_bytes_with_nul());
+        }
+        block.pop();
+        block
+    }
+
     /// How many strings there are.
     pub fn len(&self) -> usize {
         self.pointers.len() - 2

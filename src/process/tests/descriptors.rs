@@ -117,7 +117,7 @@ alone! {
                     Stdio::Inherit(number) => named(*number),
                     Stdio::Ignore if index < 3 => "/dev/null".into(),
                     Stdio::Ignore => String::new(),
-                    Stdio::Pipe => line[..line.len().min(7)].replace("socket:", line),
+                    Stdio::Pipe | Stdio::Channel => line[..line.len().min(7)].replace("socket:", line),
                 };
                 if line != expected {
                     wrong = Some(format!("{index} of {stdio:?} is {line}, not {expected}"));

@@ -7,6 +7,7 @@
     reason = "tests, whose processes end with them"
 )]
 
+mod background;
 mod descriptors;
 mod ending;
 mod exec;

@@ -1,0 +1,178 @@
+'use strict';
+// What brood's cluster has beside Node's: broadcast, weights, draining, statistics, and schedulers
+// that change while connections come.
+
+const { once } = require('node:events');
+const {
+  WORKERS,
+  ask,
+  connect,
+  startCluster,
+  stopClusters,
+  until,
+  whoServes,
+} = require('../helpers/cluster');
+
+afterEach(stopClusters);
+
+/** `count` workers that listen on one port. */
+async function serve(count, settings) {
+  const started = startCluster(settings);
+  const workers = [];
+  let port;
+  for (let i = 0; i < count; i++) {
+    const worker = await started.fork();
+    ({ port } = await ask(worker, 'listen', { at: { port: 0 } }));
+    workers.push(worker);
+  }
+  return { ...started, workers, port };
+}
+
+describe.each(WORKERS)('%s workers:', (name, execArgv) => {
+  test('stats() says what the primary can know', async () => {
+    const { cluster, workers, port } = await serve(2, { execArgv });
+    const held = [await connect({ port }), await connect({ port }), await connect({ port })];
+    const isBrood = name === 'brood';
+    const accepted = () => cluster.stats().reduce((sum, entry) => sum + entry.accepted, 0);
+    await until(() => accepted() === 3);
+    const stats = cluster.stats();
+    stats.forEach((entry, index) => {
+      const { id, process } = workers[index];
+      const mine = held.filter(({ pid }) => pid === process.pid).length;
+      expect(entry).toEqual({
+        id,
+        pid: process.pid,
+        state: 'listening',
+        weight: 1,
+        draining: false,
+        lane: isBrood,
+        accepted: mine,
+        inFlight: isBrood ? mine : null,
+        waiting: 0,
+        handedBack: 0,
+        eventLoopUtilization: isBrood ? expect.any(Number) : null,
+        memory: expect.any(Number),
+      });
+      expect(entry.memory).toBeGreaterThan(1e7);
+    });
+    for (const { socket } of held) socket.destroy();
+    for (const worker of workers) {
+      while ((await ask(worker, 'connections')) > 0);
+    }
+    if (isBrood) expect(cluster.stats().map(({ inFlight }) => inFlight)).toEqual([0, 0]);
+  });
+
+  test('a draining worker gets no new connections, and gets them again', async () => {
+    const { workers, port } = await serve(2, { execArgv });
+    const [first, second] = workers.map((worker) => worker.process.pid);
+    workers[0].draining = true;
+    expect(workers[0].draining).toBe(true);
+    for (let i = 0; i < 6; i++) expect(await whoServes({ port })).toBe(second);
+    workers[0].draining = false;
+    workers[1].draining = true;
+    for (let i = 0; i < 6; i++) expect(await whoServes({ port })).toBe(first);
+  });
+
+  test('weights share connections out', async () => {
+    const { workers, port } = await serve(2, { execArgv, policy: 'rr-strict' });
+    workers[0].weight = 3;
+    expect(workers.map(({ weight }) => weight)).toEqual([3, 1]);
+    let heavy = 0;
+    for (let i = 0; i < 40; i++) {
+      if ((await whoServes({ port })) === workers[0].process.pid) heavy++;
+    }
+    expect(heavy).toBe(30);
+  });
+
+  test('a broadcast reaches every connected worker, in order with what else is sent', async () => {
+    const { cluster, workers } = await serve(3, { execArgv });
+    const received = workers.map((worker) => {
+      const messages = [];
+      worker.on('message', ({ result }) => messages.push(result));
+      return messages;
+    });
+    const names = ['HOME', 'NOT_THERE'];
+    const question = (id) => ({ id, what: 'environment', with: { names } });
+    for (const worker of workers) worker.send(question(1));
+    expect(cluster.broadcast(question(2))).toBe(3);
+    for (const worker of workers) worker.send({ id: 3, what: 'connections' });
+    await Promise.all(
+      workers.map(async (worker, index) => {
+        while (received[index].length < 3) await once(worker, 'message');
+      }),
+    );
+    const expected = [process.env.HOME ?? null, null];
+    expect(received).toEqual(Array(3).fill([expected, expected, 0]));
+    const gone = once(workers[0], 'disconnect');
+    workers[0].disconnect();
+    await gone;
+    expect(cluster.broadcast(question(4))).toBe(2);
+  });
+});
+
+test('a broadcast to workers of both serializations', async () => {
+  const { cluster, fork } = startCluster({ serialization: 'json' });
+  const workers = [await fork()];
+  cluster.setupPrimary({ serialization: 'advanced' });
+  workers.push(await fork());
+  const answers = workers.map((worker) => once(worker, 'message'));
+  expect(cluster.broadcast({ id: 7, what: 'environment', with: { names: [] } })).toBe(2);
+  for (const answer of answers) expect(await answer).toEqual([{ id: 7, result: [] }, undefined]);
+});
+
+test.each([
+  [undefined, 'ERR_MISSING_ARGS'],
+  [() => {}, 'ERR_INVALID_ARG_TYPE'],
+  [Symbol('x'), 'ERR_INVALID_ARG_TYPE'],
+  [1n, 'ERR_INVALID_ARG_TYPE'],
+])('broadcast(%p) throws what send() throws', async (message, code) => {
+  const { cluster, fork } = startCluster();
+  const worker = await fork();
+  expect(() => worker.send(message)).toThrow(expect.objectContaining({ code }));
+  expect(() => cluster.broadcast(message)).toThrow(expect.objectContaining({ code }));
+});
+
+test('setScheduler changes one port, or all, now and for those to come', async () => {
+  const { cluster, fork } = startCluster({ policy: 'rr' });
+  const worker = await fork();
+  const ports = [];
+  for (const name of ['a', 'b']) {
+    ports.push((await ask(worker, 'listen', { name, at: { port: 0 } })).port);
+  }
+  const policies = () => cluster.listeningSockets().map(({ policy }) => policy);
+  cluster.setScheduler('sticky', { port: ports[1] });
+  expect(policies()).toEqual(['rr', 'sticky']);
+  cluster.setScheduler(cluster.SCHED_LEAST_CONNECTIONS);
+  await ask(worker, 'listen', { name: 'c', at: { port: 0 } });
+  expect(policies()).toEqual(Array(3).fill('least-connections'));
+  for (const port of ports) expect(await whoServes({ port })).toBe(worker.process.pid);
+});
+
+test('the scheduling setting gives single ports and paths a policy', async () => {
+  const { cluster, fork } = startCluster({
+    scheduling: { 0: 'power-of-two', './here.sock': 'rr-strict' },
+  });
+  const worker = await fork();
+  await ask(worker, 'listen', { name: 'a', at: { port: 0 } });
+  await ask(worker, 'listen', { name: 'b', at: { path: 'here.sock' } });
+  const policies = cluster.listeningSockets().map(({ policy }) => policy);
+  expect(policies).toEqual(['power-of-two', 'rr-strict']);
+  await ask(worker, 'close', { name: 'b' });
+});
+
+test.each([
+  ['a name that is none', (cluster) => cluster.setScheduler('fair')],
+  ['a number that is none', (cluster) => cluster.setScheduler(7)],
+  ["the system's choice", (cluster) => cluster.setScheduler('none')],
+  ['in the settings', (cluster) => cluster.setupPrimary({ scheduling: { 80: 'fair' } })],
+])('%s is no policy', (_, use) => {
+  const { cluster } = startCluster();
+  expect(() => use(cluster)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_ARG_VALUE' }));
+});
+
+test.each([0, 65536, 1.5])('weight %p is out of range', async (weight) => {
+  const worker = await startCluster().fork();
+  expect(() => (worker.weight = weight)).toThrow(
+    expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }),
+  );
+});

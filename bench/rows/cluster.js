@@ -1,0 +1,100 @@
+'use strict';
+
+// S12 to S14. HTTP in two workers of a cluster: a new connection for each request, the primary's
+// processor time for one, and connections that are kept.
+
+const path = require('node:path');
+const { once } = require('node:events');
+const { cpuSince } = require('./both');
+const { dispatched, load } = require('./load');
+
+const WORKER = path.join(__dirname, '..', 'children', 'worker.js');
+const WORKERS = 2;
+
+function served({ policy, bothEnds = false, keepAlive }) {
+  return async ({ cluster, sameExecArgv, quick }) => {
+    cluster.schedulingPolicy = cluster[policy];
+    cluster.setupPrimary({ exec: WORKER, execArgv: bothEnds ? sameExecArgv : [] });
+    const listening = Array.from({ length: WORKERS }, () => once(cluster.fork(), 'listening'));
+    const [[address]] = await Promise.all(listening);
+    let before;
+    const begin = () => (before = process.cpuUsage());
+    const { requests, errors, seconds } = await load(address.port, { keepAlive, quick, begin });
+    return { rate: requests / seconds, lost: errors, cpu: cpuSince(before) / requests };
+  };
+}
+
+function contestants(keepAlive) {
+  return {
+    stock: { uses: 'stock', measure: served({ policy: 'SCHED_RR', keepAlive }) },
+    SCHED_NONE: { uses: 'stock', measure: served({ policy: 'SCHED_NONE', keepAlive }) },
+    brood: { uses: 'brood', measure: served({ policy: 'SCHED_RR', keepAlive }) },
+    'brood workers': {
+      uses: 'brood',
+      measure: served({ policy: 'SCHED_RR', bothEnds: true, keepAlive }),
+    },
+  };
+}
+
+function rate(id, work, rest) {
+  return { id, work, figure: 'rate', unit: '1/s', better: 'more', losses: true, ...rest };
+}
+
+function cpu(work, rest) {
+  return { id: 'S13', work, figure: 'cpu', unit: 'us', better: 'less', ...rest };
+}
+
+module.exports = [
+  {
+    id: 'S12',
+    programs: true,
+    contestants: {
+      ...contestants(false),
+      'Rust, stock workers': { measure: dispatched('cluster', WORKER) },
+      'Rust, no protocol': { measure: dispatched('plain', WORKER) },
+    },
+    comparisons: [
+      rate('S12', 'cluster, a connection for each request, stock workers', {
+        limit: 'Rust, stock workers',
+        others: ['SCHED_NONE'],
+        target: '1.25x stock',
+        reached: ({ ratio }) => ratio >= 1.25,
+      }),
+      rate('S12', 'the same, brood workers', {
+        brood: 'brood workers',
+        limit: 'SCHED_NONE',
+        target: 'the rate of SCHED_NONE',
+        reached: ({ limit }) => limit?.ratio >= 0.98,
+      }),
+      cpu('processor time of the primary for one, stock workers', {
+        limit: 'Rust, stock workers',
+        target: '1/2 of stock',
+        reached: ({ ratio }) => ratio <= 0.5,
+      }),
+      cpu('the same, brood workers', {
+        brood: 'brood workers',
+        limit: 'Rust, no protocol',
+        target: '1/4 of stock',
+        reached: ({ ratio }) => ratio <= 0.25,
+      }),
+    ],
+  },
+  {
+    id: 'S14',
+    programs: true,
+    contestants: contestants(true),
+    comparisons: [
+      rate('S14', 'cluster, connections are kept, stock workers', {
+        others: ['SCHED_NONE'],
+        target: 'no worse',
+        reached: ({ ratio }) => ratio >= 0.98,
+      }),
+      rate('S14', 'the same, brood workers', {
+        brood: 'brood workers',
+        others: ['SCHED_NONE'],
+        target: 'no worse',
+        reached: ({ ratio }) => ratio >= 0.98,
+      }),
+    ],
+  },
+];

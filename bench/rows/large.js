@@ -1,0 +1,82 @@
+'use strict';
+
+// S10. Large messages to a child, one after the other; both ends alike. The child answers each one
+// when it has looked at all of it.
+
+const path = require('node:path');
+const { once } = require('node:events');
+const { both, now, secondsSince } = require('./both');
+
+const LOOK = path.join(__dirname, '..', 'children', 'look.js');
+const SIZE = 8 << 20;
+const MEGABYTE = 1e6;
+
+function text() {
+  const line =
+    'The quick brown fox jumps over the lazy dog, as ever since the days of telegraphs.\n';
+  return line.repeat(Math.ceil(SIZE / line.length)).slice(0, SIZE);
+}
+
+function bytes() {
+  return Buffer.alloc(SIZE, 'a page of bytes that are not all zero ');
+}
+
+function throughput(payloadOf, serialization) {
+  return async ({ childProcess, sameExecArgv, quick }) => {
+    const payload = payloadOf();
+    const child = childProcess.fork(LOOK, [], { execArgv: sameExecArgv, serialization });
+    const exchange = async () => {
+      const reply = once(child, 'message');
+      child.send(payload);
+      const [length] = await reply;
+      if (length !== payload.length)
+        throw new Error(`the child saw ${length} of ${payload.length}`);
+    };
+    await exchange();
+    await exchange();
+    const count = quick ? 5 : 25;
+    const start = now();
+    for (let i = 0; i < count; i++) await exchange();
+    const rate = (count * SIZE) / MEGABYTE / secondsSince(start);
+    child.disconnect();
+    return { rate };
+  };
+}
+
+function line(work, ratio) {
+  return {
+    id: 'S10',
+    work,
+    figure: 'rate',
+    unit: 'MB/s',
+    better: 'more',
+    target: `${ratio}x stock`,
+    reached: (result) => result.ratio >= ratio,
+  };
+}
+
+function jsonAlone({ quick }) {
+  const payload = text();
+  const count = quick ? 5 : 25;
+  const start = now();
+  for (let i = 0; i < count; i++) JSON.parse(JSON.stringify(payload));
+  return { rate: (count * SIZE) / MEGABYTE / secondsSince(start) };
+}
+
+module.exports = [
+  {
+    id: 'S10a',
+    contestants: { ...both(throughput(text, 'json')), 'JSON alone': { measure: jsonAlone } },
+    comparisons: [{ ...line('8 MB string as JSON', 1.3), limit: 'JSON alone' }],
+  },
+  {
+    id: 'S10b',
+    contestants: both(throughput(bytes, 'advanced')),
+    comparisons: [line('8 MB Buffer, advanced', 3)],
+  },
+  {
+    id: 'S10c',
+    skip: 'brood has no buffers that are filled in place yet',
+    comparisons: [line('8 MB Buffer filled in place, advanced', 6)],
+  },
+];

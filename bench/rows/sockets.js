@@ -1,0 +1,61 @@
+'use strict';
+
+// S11. Sockets handed on with send(): the parent accepts, the child answers.
+
+const path = require('node:path');
+const { once } = require('node:events');
+const { both } = require('./both');
+const { dispatched, load } = require('./load');
+
+const ANSWER = path.join(__dirname, '..', 'children', 'answer.js');
+
+function handedOn({ bothEnds }) {
+  return async ({ childProcess, sameExecArgv, quick }) => {
+    const net = require('node:net');
+    const child = childProcess.fork(ANSWER, [], { execArgv: bothEnds ? sameExecArgv : [] });
+    await once(child, 'message');
+    const server = net.createServer({ pauseOnConnect: true }, (socket) => {
+      child.send('socket', socket);
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { requests, errors, seconds } = await load(server.address().port, { quick });
+    return { rate: requests / seconds, lost: errors };
+  };
+}
+
+module.exports = [
+  {
+    id: 'S11',
+    programs: true,
+    contestants: {
+      ...both(handedOn({ bothEnds: false })),
+      'brood both ends': { uses: 'brood', measure: handedOn({ bothEnds: true }) },
+      'Rust parent': { measure: dispatched('send', ANSWER) },
+    },
+    comparisons: [
+      {
+        id: 'S11',
+        work: 'sockets handed on with send(), to a stock child',
+        figure: 'rate',
+        unit: '1/s',
+        better: 'more',
+        losses: true,
+        limit: 'Rust parent',
+        target: '1.4x stock, none lost',
+        reached: ({ ratio, lost }) => ratio >= 1.4 && lost.brood === 0,
+      },
+      {
+        id: 'S11',
+        work: 'the same, both ends alike',
+        figure: 'rate',
+        unit: '1/s',
+        better: 'more',
+        losses: true,
+        brood: 'brood both ends',
+        target: '2x stock, none lost',
+        reached: ({ ratio, lost }) => ratio >= 2 && lost.brood === 0,
+      },
+    ],
+  },
+];

@@ -1,0 +1,4 @@
+'use strict';
+// `brood/cluster`: the cluster module by itself.
+
+module.exports = require('./index.js').cluster;

@@ -1,0 +1,105 @@
+'use strict';
+// Every call the primary makes of the native dispatcher, by name. Results are numbers, negative
+// ones errnos; who is a worker and when it may have connections is decided by the callers.
+
+const binding = require('../binding');
+
+const WORKER_FIELDS = 8;
+const LISTENER_FIELDS = 4;
+
+/** The number of each field in the rows of dispatcherStats(). */
+const WORKER = {
+  lane: 1,
+  accepted: 2,
+  inFlight: 3,
+  waiting: 4,
+  handedBack: 5,
+  utilization: 6,
+};
+
+let lastWorkerId = 0;
+
+/** A number for a worker that no other cluster of this thread has given to one of its own. */
+function newWorkerId() {
+  return ++lastWorkerId;
+}
+
+/** Listens on a duplicate of `fd`; returns the listener's id. Nothing is accepted before `add`. */
+function listen(fd, isTcp, key, policy, backlog) {
+  return binding.dispatcherListen(fd, isTcp, key, policy, backlog);
+}
+
+function close(listenerId) {
+  binding.dispatcherClose(listenerId);
+}
+
+/** Lets a worker have the listener's connections. */
+function add(listenerId, workerId, channelId) {
+  return binding.dispatcherAdd(listenerId, workerId, channelId);
+}
+
+function remove(listenerId, workerId) {
+  binding.dispatcherRemove(listenerId, workerId);
+}
+
+function setPolicy(listenerId, policy) {
+  binding.dispatcherPolicy(listenerId, policy);
+}
+
+function setWorker(workerId, weight, draining) {
+  binding.dispatcherWorker(workerId, weight, draining);
+}
+
+/** Opens a lane to a worker; returns the descriptor of the worker's end, which is the caller's. */
+function openLane(workerId) {
+  return binding.dispatcherLane(workerId);
+}
+
+/** The worker has ended, or its lane has. */
+function forget(workerId) {
+  binding.dispatcherForget(workerId);
+}
+
+/** Map of worker id -> what the dispatcher knows of it; null stands for what it cannot know. */
+function workerStats() {
+  const rows = binding.dispatcherStats();
+  const found = new Map();
+  for (let at = 0; at + WORKER_FIELDS <= rows.length; at += WORKER_FIELDS) {
+    const known = (field) => (rows[at + field] < 0 ? null : rows[at + field]);
+    const permille = known(WORKER.utilization);
+    found.set(rows[at], {
+      lane: rows[at + WORKER.lane] === 1,
+      accepted: known(WORKER.accepted),
+      inFlight: known(WORKER.inFlight),
+      waiting: known(WORKER.waiting),
+      handedBack: known(WORKER.handedBack),
+      eventLoopUtilization: permille === null ? null : permille / 1000,
+    });
+  }
+  return found;
+}
+
+/** Map of listener id -> { accepted, waiting, workers }. */
+function listenerStats() {
+  const rows = binding.dispatcherListeners();
+  const found = new Map();
+  for (let at = 0; at + LISTENER_FIELDS <= rows.length; at += LISTENER_FIELDS) {
+    const [id, accepted, waiting, workers] = rows.slice(at, at + LISTENER_FIELDS);
+    found.set(id, { accepted, waiting, workers });
+  }
+  return found;
+}
+
+module.exports = {
+  add,
+  close,
+  forget,
+  listen,
+  listenerStats,
+  newWorkerId,
+  openLane,
+  remove,
+  setPolicy,
+  setWorker,
+  workerStats,
+};

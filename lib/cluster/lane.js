@@ -1,0 +1,165 @@
+'use strict';
+// The worker's end of its lane: connections come in batches from the primary's dispatcher and go to
+// the server each is for; how busy the worker is goes back. Which servers there are says worker.js.
+
+const { performance } = require('node:perf_hooks');
+const binding = require('../binding');
+const { adoptConnection } = require('../ipc/native_handle');
+const { zeroMaxConnectionsRefuses } = require('../node_version');
+
+// How old the measured utilisation may grow, and how old in a worker that is idle. One that gets no
+// connections because it was busy has to tell soon that it is not any more.
+const SAMPLE_AFTER_MS = 100;
+const IDLE_SAMPLE_AFTER_MS = 1000;
+const PERMILLE = 1000;
+// What measuring itself comes to stays below.
+const IDLE_PERMILLE = 20;
+// Numbers of a batch that belong to one connection.
+const ENTRY = 3;
+
+let isCallbackSet = false;
+
+function setCallback() {
+  if (isCallbackSet) return;
+  isCallbackSet = true;
+  binding.setLaneCallback(function onBatch(batch) {
+    if (batch === null) this.ended();
+    else this.deliver(batch);
+  });
+}
+
+function snapshot() {
+  return { at: performance.now(), loop: performance.eventLoopUtilization() };
+}
+
+class Lane {
+  #id = 0;
+  #onEnd;
+  // Listener id -> { server, handle, kind }.
+  #servers = new Map();
+  #counted = new WeakSet();
+  #connections = 0;
+  #utilization = 0;
+  #sampled = snapshot();
+  #timer;
+
+  /** `onEnd()` is called when the primary has closed the lane. */
+  constructor(onEnd) {
+    this.#onEnd = onEnd;
+  }
+
+  /** Takes over the lane's socket; returns 0 or a negative errno. */
+  open(fd) {
+    setCallback();
+    const id = binding.laneOpen(this, fd);
+    if (id < 0) return id;
+    this.#id = id;
+    this.#sampleLater();
+    return 0;
+  }
+
+  get isOpen() {
+    return this.#id !== 0;
+  }
+
+  /** From here on `handle`, the one of `server`, gets the listener's connections. */
+  add(listener, server, handle, kind) {
+    this.#servers.set(listener, { server, handle, kind });
+    if (!this.#counted.has(server)) this.#count(server);
+  }
+
+  remove(listener) {
+    this.#servers.delete(listener);
+  }
+
+  /** Called by the addon with [listener, token, fd, ...]; the descriptors are ours. */
+  deliver(batch) {
+    let at = 0;
+    try {
+      while (at < batch.length) {
+        at += ENTRY;
+        this.#deliverOne(batch[at - 3], batch[at - 2], batch[at - 1]);
+      }
+    } finally {
+      // A listener has thrown, which may be the end of this worker: the rest is for another.
+      for (; at < batch.length; at += ENTRY) this.#decline(batch[at + 1], batch[at + 2]);
+    }
+    if (performance.now() - this.#sampled.at >= SAMPLE_AFTER_MS) this.#sample();
+  }
+
+  #deliverOne(listener, token, fd) {
+    const entry = this.#servers.get(listener);
+    if (entry?.handle.onconnection === undefined || isFull(entry.server)) {
+      this.#decline(token, fd);
+      return;
+    }
+    const connection = adoptConnection(fd, entry.kind);
+    if (connection === null) this.#decline(token, fd);
+    else entry.handle.onconnection(0, connection);
+  }
+
+  #decline(token, fd) {
+    binding.laneDecline(this.#id, token);
+    binding.closeDescriptor(fd);
+  }
+
+  /** Lets the dispatcher see each connection that opens and closes. */
+  #count(server) {
+    this.#counted.add(server);
+    let connections = 0;
+    const add = (value) => {
+      this.#connections += value - connections;
+      connections = value;
+      this.#report();
+    };
+    add(server._connections);
+    Object.defineProperty(server, '_connections', {
+      configurable: true,
+      enumerable: true,
+      get: () => connections,
+      set: add,
+    });
+  }
+
+  #sample() {
+    if (this.#id === 0) return;
+    const now = snapshot();
+    const { utilization } = performance.eventLoopUtilization(now.loop, this.#sampled.loop);
+    this.#utilization = Math.round(utilization * PERMILLE);
+    this.#sampled = now;
+    this.#report();
+    this.#sampleLater();
+  }
+
+  #sampleLater() {
+    const isIdle = this.#utilization <= IDLE_PERMILLE;
+    const delay = isIdle ? IDLE_SAMPLE_AFTER_MS : SAMPLE_AFTER_MS;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#sample(), delay).unref();
+  }
+
+  #report() {
+    if (this.#id !== 0) binding.laneReport(this.#id, this.#connections, this.#utilization);
+  }
+
+  /** Called by the addon when the primary has closed its end. */
+  ended() {
+    this.close();
+    this.#onEnd();
+  }
+
+  close() {
+    if (this.#id === 0) return;
+    clearTimeout(this.#timer);
+    binding.laneClose(this.#id);
+    this.#id = 0;
+  }
+}
+
+/** Whether the server's own limit sends the connection back, as Node's worker would. */
+function isFull({ maxConnections, _connections, dropMaxConnection }) {
+  const isLimited = zeroMaxConnectionsRefuses ? maxConnections != null : Boolean(maxConnections);
+  return isLimited && _connections >= maxConnections && !dropMaxConnection;
+}
+
+module.exports = { Lane };

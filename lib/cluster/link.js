@@ -1,0 +1,107 @@
+'use strict';
+// What the primary keeps of one worker beside the public Worker: how to reach it, what the
+// dispatcher calls it, and whether it has a lane.
+
+const dispatcher = require('./dispatcher');
+const { channelOf } = require('../ipc');
+const { adoptDescriptor } = require('../ipc/native_handle');
+const { validateBoolean, validateInteger } = require('../validators');
+
+const QUIETLY = { swallowErrors: true };
+// The layout of lane and scoreboard, as the worker's environment names it.
+const LANE_VERSION = 1;
+const DEFAULT_WEIGHT = 1;
+const MAX_WEIGHT = 65535;
+
+let sequence = 0;
+
+class Link {
+  id = dispatcher.newWorkerId();
+  hasLane = false;
+  weight = DEFAULT_WEIGHT;
+  draining = false;
+  #isIntroduced = false;
+  #hasEnded = false;
+
+  /**
+   * `isForeign`: the worker runs under another user than this process. `leave()` sends it away.
+   */
+  constructor(worker, isForeign, leave) {
+    this.worker = worker;
+    this.isForeign = isForeign;
+    this.leave = leave;
+  }
+
+  /** The native channel's number, 0 when the worker is not connected. */
+  get channelId() {
+    return channelOf(this.worker.process)?.native.id ?? 0;
+  }
+
+  /** Whether it can be given connections at all. */
+  get isAlive() {
+    return !this.#hasEnded && this.channelId !== 0;
+  }
+
+  /** Sends one of the cluster's own messages. A worker that is gone is told of by its events. */
+  send(fields, handle) {
+    const { process } = this.worker;
+    if (!process.connected) return;
+    process._send({ cmd: 'NODE_CLUSTER', ...fields, seq: sequence++ }, handle, QUIETLY);
+  }
+
+  /** The peer does not keep to the protocol. */
+  cutOff(why) {
+    channelOf(this.worker.process)?.cutOff(why);
+  }
+
+  setWeight(weight) {
+    validateInteger(weight, 'worker.weight', 1, MAX_WEIGHT);
+    this.weight = weight;
+    this.#tellDispatcher();
+  }
+
+  setDraining(draining) {
+    validateBoolean(draining, 'worker.draining');
+    this.draining = draining;
+    this.#tellDispatcher();
+  }
+
+  /** Tells the dispatcher what it must know before it gives the worker its first connection. */
+  introduce() {
+    if (!this.#isIntroduced) this.#tellDispatcher();
+  }
+
+  #tellDispatcher() {
+    if (this.#hasEnded) return;
+    this.#isIntroduced = true;
+    dispatcher.setWorker(this.id, this.weight, this.draining);
+  }
+
+  /** The worker knows lanes: opens one and sends it the other end. Without one it is as stock. */
+  offerLane(version) {
+    const { process } = this.worker;
+    if (version !== LANE_VERSION || this.hasLane || !process.connected) return;
+    const fd = dispatcher.openLane(this.id);
+    if (fd < 0) return;
+    const end = adoptDescriptor(fd);
+    if (end === null) return dispatcher.forget(this.id);
+    this.hasLane = true;
+    process._send({ cmd: 'NODE_BROOD', act: 'lane' }, end, QUIETLY);
+    end.close();
+  }
+
+  /** The worker could not take its lane, or has lost it: from here on it is as stock. */
+  dropLane() {
+    this.hasLane = false;
+    this.#isIntroduced = false;
+    dispatcher.forget(this.id);
+  }
+
+  /** The process has ended: nothing the dispatcher holds for it is wanted any more. */
+  end() {
+    this.#hasEnded = true;
+    dispatcher.forget(this.id);
+  }
+}
+
+module.exports = { LANE_VERSION, Link };

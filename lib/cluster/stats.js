@@ -1,0 +1,48 @@
+'use strict';
+// cluster.stats(): what the primary can know of its workers. null stands for what it cannot.
+
+const fs = require('node:fs');
+const dispatcher = require('./dispatcher');
+
+const UNKNOWN = {
+  lane: false,
+  accepted: null,
+  inFlight: null,
+  waiting: null,
+  handedBack: null,
+  eventLoopUtilization: null,
+};
+
+/** Bytes of memory the process occupies (its resident set). */
+function memoryOf(pid) {
+  let status;
+  try {
+    status = fs.readFileSync(`/proc/${pid}/status`, 'latin1');
+  } catch {
+    return null;
+  }
+  const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(status);
+  return kilobytes === null ? null : Number(kilobytes[1]) * 1024;
+}
+
+function statsOf(link, known) {
+  const { worker } = link;
+  const { pid } = worker.process;
+  return {
+    id: worker.id,
+    pid: pid ?? null,
+    state: worker.state,
+    weight: link.weight,
+    draining: link.draining,
+    ...(known.get(link.id) ?? UNKNOWN),
+    memory: pid === undefined || worker.isDead() ? null : memoryOf(pid),
+  };
+}
+
+/** One object for each of `links`. */
+function collect(links) {
+  const known = dispatcher.workerStats();
+  return links.map((link) => statsOf(link, known));
+}
+
+module.exports = { collect };

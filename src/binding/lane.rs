@@ -1,0 +1,244 @@
+//! A brood worker's lane for JavaScript: its socket is watched on the loop thread, and the
+//! connections of one turn are handed over in one call. What the messages mean, and whose a
+//! connection is, is `cluster`'s; which server a connection goes to is `lib/cluster`'s.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, IntoRawFd, RawFd};
+use std::rc::Rc;
+
+use napi::sys::{napi_callback_info, napi_env, napi_value};
+use nix::errno::Errno;
+
+use super::Function;
+use super::callback::Target;
+use super::environment::{Callbacks, Environment};
+use super::value;
+use crate::cluster::receiver::{Connection, LaneError, Receiver, TurnEnd};
+use crate::sys::descriptor::{self, SocketKind};
+use crate::uv::{Poll, Readiness};
+
+/// What this file adds to the addon's exports.
+pub const FUNCTIONS: &[Function] = &[
+    ("setLaneCallback", Some(set_callback)),
+    ("laneOpen", Some(open)),
+    ("laneDecline", Some(decline)),
+    ("laneReport", Some(report)),
+    ("laneClose", Some(close)),
+];
+
+/// The lanes of one environment.
+#[derive(Default)]
+pub struct Lanes {
+    next_id: Cell<u32>,
+    open: RefCell<HashMap<u32, Rc<Lane>>>,
+}
+
+/// One lane as its environment sees it.
+struct Lane {
+    id: u32,
+    // Before the receiver, whose socket it watches: fields are dropped in their order.
+    poll: RefCell<Option<Poll>>,
+    receiver: RefCell<Receiver>,
+    target: Target,
+}
+
+/// A connection whose descriptor is JavaScript's.
+struct HandedOver {
+    listener: u32,
+    token: u32,
+    fd: RawFd,
+}
+
+impl From<Connection> for HandedOver {
+    fn from(connection: Connection) -> HandedOver {
+        HandedOver {
+            listener: connection.listener,
+            token: connection.sequence,
+            fd: connection.descriptor.into_raw_fd(),
+        }
+    }
+}
+
+impl Lanes {
+    fn get(&self, id: u32) -> Option<Rc<Lane>> {
+        self.open.borrow().get(&id).cloned()
+    }
+
+    fn remove(&self, id: u32) -> Option<Rc<Lane>> {
+        let lane = self.open.borrow_mut().remove(&id)?;
+        lane.poll.take();
+        Some(lane)
+    }
+
+    /// Ends every lane: what lies in its socket is the primary's again.
+    pub fn close_all(&self) {
+        let lanes = self.open.take();
+        lanes.values().for_each(|lane| drop(lane.poll.take()));
+    }
+}
+
+impl Lane {
+    fn on_ready(&self, environment: &Environment, ready: Readiness) {
+        loop {
+            let turn = self.receiver.borrow_mut().receive();
+            self.deliver(environment, turn.connections);
+            match turn.end {
+                TurnEnd::Closed => return self.end(environment, None),
+                TurnEnd::Failed(error) => return self.end(environment, Some(error)),
+                // libuv has stopped watching: there will be no further event.
+                TurnEnd::Bounded if ready.failed && self.is_open() => {}
+                TurnEnd::Drained if ready.failed => return self.end(environment, None),
+                TurnEnd::Bounded | TurnEnd::Drained => return,
+            }
+        }
+    }
+
+    /// Hands the connections over. Whatever JavaScript does with them, also when it throws, they
+    /// are its own from then on, save those it declines.
+    fn deliver(&self, environment: &Environment, connections: Vec<Connection>) {
+        // Numbers from here on: JavaScript may close them before it returns.
+        let handed_over: Vec<_> = connections.into_iter().map(HandedOver::from).collect();
+        let function = environment.callback(Callbacks::Lane);
+        let has_run = handed_over.is_empty()
+            || self.target.call(function, |env| {
+                Some([batch_of(env, &handed_over), value::undefined(env)])
+            });
+        if has_run {
+            return self.receiver.borrow_mut().settle();
+        }
+        self.receiver.borrow_mut().give_back();
+        for connection in handed_over {
+            drop(descriptor::take(connection.fd));
+        }
+    }
+
+    fn end(&self, environment: &Environment, error: Option<LaneError>) {
+        if environment.lanes().remove(self.id).is_none() {
+            return; // JavaScript has closed it meanwhile
+        }
+        let function = environment.callback(Callbacks::Lane);
+        self.target.call(function, |env| {
+            let reason = match error {
+                Some(error) => value::string(env, error.to_string().as_bytes(), true),
+                None => value::undefined(env),
+            };
+            Some([value::null(env), reason])
+        });
+    }
+
+    fn is_open(&self) -> bool {
+        self.poll.borrow().is_some()
+    }
+}
+
+/// `[listener, token, fd, …]`.
+fn batch_of(env: napi_env, connections: &[HandedOver]) -> napi_value {
+    let numbers = connections.iter().flat_map(|connection| {
+        [
+            value::number(env, connection.listener.into()),
+            value::number(env, connection.token.into()),
+            value::integer(env, connection.fd),
+        ]
+    });
+    value::array(env, numbers)
+}
+
+/// The lane a call is about: its first argument.
+fn lane_of(env: napi_env, id: napi_value) -> Option<Rc<Lane>> {
+    Environment::of(env)?
+        .lanes()
+        .get(value::get_i32(env, id) as u32)
+}
+
+/// `setLaneCallback(function (batch, reason))`: `this` is the lane's owner; `batch` is
+/// `[listener, token, fd, …]`, or null when the lane has ended, then `reason` says what was wrong
+/// if anything was.
+unsafe extern "C" fn set_callback(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [function] = value::arguments(env, info);
+    if let Some(environment) = Environment::of(env) {
+        environment.set_callback(Callbacks::Lane, function);
+    }
+    value::undefined(env)
+}
+
+/// `laneOpen(owner, fd)`: takes the descriptor over, also when it fails; the lane's number or a
+/// negative errno. The lane never keeps the loop alive.
+unsafe extern "C" fn open(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [owner, fd] = value::arguments(env, info);
+    match open_lane(env, owner, value::get_i32(env, fd)) {
+        Ok(id) => value::integer(env, id as i32),
+        Err(errno) => value::failure(env, errno),
+    }
+}
+
+fn open_lane(env: napi_env, owner: napi_value, fd: i32) -> Result<u32, Errno> {
+    let environment = Environment::of(env).ok_or(Errno::EINVAL)?;
+    let socket = descriptor::take(fd)?;
+    if descriptor::socket_kind(fd) != Some(SocketKind::Pipe) {
+        return Err(Errno::ENOTSOCK);
+    }
+    let target = Target::new(env, owner, "BROODLANE").map_err(|_| Errno::ENOMEM)?;
+    let lanes = environment.lanes();
+    let id = lanes.next_id.get() + 1;
+    lanes.next_id.set(id);
+    let lane = Rc::new(Lane {
+        id,
+        poll: RefCell::default(),
+        receiver: RefCell::new(Receiver::new(socket)),
+        target,
+    });
+    let poll = {
+        let receiver = lane.receiver.borrow();
+        let (lane, of) = (Rc::downgrade(&lane), Rc::downgrade(&environment));
+        Poll::new(environment.event_loop(), receiver.as_fd(), move |ready| {
+            if let (Some(lane), Some(environment)) = (lane.upgrade(), of.upgrade())
+                && !environment.is_ending()
+            {
+                lane.on_ready(&environment, ready);
+            }
+        })?
+    };
+    poll.set_ref(false);
+    poll.watch(true, false);
+    lane.poll.replace(Some(poll));
+    lanes.open.borrow_mut().insert(id, lane);
+    Ok(id)
+}
+
+/// `laneDecline(id, token)`: this connection of the batch being handed over goes back to the
+/// primary; the caller closes its descriptor. 0, or a negative errno for any other.
+unsafe extern "C" fn decline(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, token] = value::arguments(env, info);
+    let declined = lane_of(env, id).is_some_and(|lane| {
+        let sequence = value::get_f64(env, token) as u32;
+        lane.receiver.borrow_mut().decline(sequence)
+    });
+    if declined {
+        value::integer(env, 0)
+    } else {
+        value::failure(env, Errno::EINVAL)
+    }
+}
+
+/// `laneReport(id, connections, utilisation)`: what the primary's scheduler may go by, the latter
+/// in thousandths.
+unsafe extern "C" fn report(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, connections, utilisation] = value::arguments(env, info);
+    if let Some(lane) = lane_of(env, id) {
+        let connections = value::get_f64(env, connections) as u32;
+        let utilisation = value::get_f64(env, utilisation) as u16;
+        lane.receiver.borrow().report(connections, utilisation);
+    }
+    value::undefined(env)
+}
+
+/// `laneClose(id)`: ends the lane without a further call; connections not received yet are the
+/// primary's again.
+unsafe extern "C" fn close(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id] = value::arguments(env, info);
+    if let Some(environment) = Environment::of(env) {
+        environment.lanes().remove(value::get_i32(env, id) as u32);
+    }
+    value::undefined(env)
+}

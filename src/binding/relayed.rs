@@ -1,0 +1,69 @@
+//! A channel that the cluster's dispatcher reads: where its messages wait for the channel's own
+//! thread, and whether it keeps that thread's event loop alive meanwhile.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::dispatcher::Running;
+use crate::cluster::relay::Inbox;
+use crate::ipc::Batch;
+
+/// The channel's place at the dispatcher.
+pub struct Relayed {
+    /// The worker at its other end.
+    pub worker: u32,
+    inbox: Arc<Inbox>,
+    running: Rc<Running>,
+    holds: Cell<bool>,
+}
+
+impl Relayed {
+    /// `worker`'s channel, whose messages come to `inbox`.
+    pub fn new(worker: u32, inbox: Arc<Inbox>, running: Rc<Running>) -> Relayed {
+        Relayed {
+            worker,
+            inbox,
+            running,
+            holds: Cell::new(false),
+        }
+    }
+
+    /// Where its messages wait.
+    pub fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// The oldest batch that waits.
+    pub fn pop(&self) -> Option<Batch> {
+        let was_full = self.inbox.is_full();
+        let batch = self.inbox.pop();
+        if was_full && !self.inbox.is_full() {
+            self.running.ring();
+        }
+        batch
+    }
+
+    /// Has the thread come back to what is left.
+    pub fn ring(&self) {
+        self.inbox.ring();
+    }
+
+    /// Whether the channel keeps the event loop alive.
+    pub fn set_ref(&self, holds: bool) {
+        if self.holds.replace(holds) != holds {
+            self.running.hold(holds);
+        }
+    }
+
+    /// Gives the channel back to its own thread.
+    pub fn release(self) {
+        self.running.release(self.worker);
+    }
+}
+
+impl Drop for Relayed {
+    fn drop(&mut self) {
+        self.set_ref(false);
+    }
+}
