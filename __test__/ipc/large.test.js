@@ -170,6 +170,38 @@ describe('sharedBuffer()', () => {
   });
 });
 
+test.each(['x', 'é', '\u20ac', '\u{1F600}', '\ud800', '\n'])(
+  'a long JSON text of %j arrives among short ones',
+  async (unit) => {
+    await expectNoLeaks(async () => {
+      const child = await upgraded({ serialization: 'json' });
+      const long = { text: unit.repeat(400_000), list: [1, { a: null }] };
+      const got = [];
+      const all = new Promise((resolve) =>
+        child.on('message', (m) => got.push(m) === 3 && resolve()),
+      );
+      for (const message of ['before', long, 'after']) child.send(message);
+      await all;
+      expect([got[0], got[2]]).toEqual(['before', 'after']);
+      expect(got[1].text === long.text).toBe(true);
+      expect(got[1].list).toEqual(long.list);
+      await end(child);
+    });
+  },
+);
+
+test.each([
+  ['json', { text: 'x'.repeat(500_000) }],
+  ['advanced', { bytes: new Uint8Array(500_000) }],
+])('maxMessageSize counts what comes beside a %s message', async (serialization, long) => {
+  const child = await upgraded({ serialization, maxMessageSize: 400_000 });
+  const closed = new Promise((resolve) => child.once('close', resolve));
+  child.send(long);
+  const [error] = await once(child, 'error');
+  expect(error.message).toMatch(/longer than the limit/);
+  await closed;
+});
+
 test('a message that fails to serialize leaves no descriptor', async () => {
   await expectNoLeaks(async () => {
     const child = await upgraded();

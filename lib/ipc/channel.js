@@ -170,7 +170,7 @@ class Channel {
   }
 
   #receive(batch, count, handles, ranges, memory) {
-    const { messages, error } = codecs.decode(this.native.id, batch, count, ranges, memory);
+    const { messages, error } = codecs.decode(this.native, batch, count, ranges, memory);
     let nextHandle = 0;
     for (let index = 0; index < messages.length; index++) {
       const message = messages[index];

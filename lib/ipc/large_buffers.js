@@ -1,8 +1,8 @@
 'use strict';
 
-// Large buffers inside 'advanced' messages travel beside the stream, as sealed memory, where both
-// ends are brood's: the two halves of that, and the allocation a sender fills in place. What is
-// sealed and how it is checked is the addon's.
+// Large buffers inside 'advanced' messages, and long JSON texts, travel beside the stream, as sealed
+// memory, where both ends are brood's: the two halves of that, and the allocation a sender fills in
+// place. What is sealed and how it is checked is the addon's.
 
 const { Buffer } = require('node:buffer');
 const binding = require('../binding');
@@ -14,6 +14,8 @@ const THRESHOLD = 256 * 1024;
 // More than this in one message go through the socket.
 const MOST = 16;
 const LARGEST = 2 ** 32;
+// The longest message by default: what a string can hold.
+const LONGEST_MESSAGE = 2 ** 29 - 24;
 
 const VIEWS = [
   'Buffer',
@@ -64,14 +66,43 @@ function setAside(view, files) {
   return { kind, byteLength, index: files.length - 1 };
 }
 
-/** The view that a message refers to; takes its descriptor out of `files`. */
-function takeBack({ kind, byteLength, index }, files) {
-  const fd = files[index] ?? -1;
-  if (kind >= VIEWS.length || fd < 0) throw new Error('a large buffer is missing');
-  files[index] = -1;
-  const memory = binding.openSealed(fd, byteLength);
-  if (typeof memory === 'number') throw errnoException(memory, 'mmap');
-  return kind === 0 ? Buffer.from(memory) : new globalThis[VIEWS[kind]](memory);
+/** Puts a long text into `files` and returns its length in bytes, or -1 when that cannot be. */
+function setTextAside(text, files) {
+  if (text.length < THRESHOLD) return -1;
+  const sealed = binding.sealText(text);
+  if (typeof sealed === 'number') return -1;
+  files.push(sealed[0]);
+  return sealed[1];
+}
+
+/** What came beside one message: descriptors, of which each is used once, of `limit` bytes in all. */
+class Beside {
+  constructor(files, limit = LONGEST_MESSAGE) {
+    this.files = files;
+    this.left = limit;
+  }
+
+  #take(index, byteLength) {
+    const fd = this.files[index] ?? -1;
+    if (fd < 0) throw new Error('a large buffer is missing');
+    this.left -= byteLength;
+    if (this.left < 0) throw new Error('it is longer than the limit');
+    this.files[index] = -1;
+    return fd;
+  }
+
+  view(kind, index, byteLength) {
+    if (kind >= VIEWS.length) throw new Error('a large buffer is of an unknown kind');
+    const memory = binding.openSealed(this.#take(index, byteLength), byteLength);
+    if (typeof memory === 'number') throw errnoException(memory, 'mmap');
+    return kind === 0 ? Buffer.from(memory) : new globalThis[VIEWS[kind]](memory);
+  }
+
+  text(index, byteLength) {
+    const text = binding.openSealedText(this.#take(index, byteLength), byteLength);
+    if (typeof text === 'number') throw errnoException(text, 'mmap');
+    return text;
+  }
 }
 
 function closeAll(files) {
@@ -96,4 +127,4 @@ function sharedBuffer(size) {
   return Buffer.from(buffer);
 }
 
-module.exports = { closeAll, setAside, sharedBuffer, takeBack };
+module.exports = { Beside, closeAll, setAside, setTextAside, sharedBuffer };

@@ -56,6 +56,7 @@ class NativeChannel {
   constructor(fd, codec, { maxMessageSize = 0, received, isRoomy = false, offer }) {
     this.fd = fd;
     this.codec = codec;
+    this.maxMessageSize = maxMessageSize || undefined;
     this.sockets = { got: Object.create(null), send: Object.create(null) };
     this.turnOpen = false;
     this.gathered = false;

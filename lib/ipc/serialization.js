@@ -6,7 +6,7 @@
 
 const v8 = require('node:v8');
 const binding = require('../binding');
-const { closeAll, setAside, takeBack } = require('./large_buffers');
+const { Beside, closeAll, setAside, setTextAside } = require('./large_buffers');
 const { plainText } = require('./plain_message');
 const { ERR_INVALID_ARG_VALUE } = require('../errors');
 
@@ -15,6 +15,9 @@ const VIEW_TAG = 0;
 const PLAIN_TAG = 1;
 // brood's own, where both ends are.
 const LARGE_TAG = 2;
+const TEXT_TAG = 3;
+// V8's own tag before any host object.
+const HOST_OBJECT = Buffer.from('\\');
 
 // A bit of a channel's features.
 const SHARED_MEMORY = 2;
@@ -60,18 +63,20 @@ class LargeSerializer extends Serializer {
   }
 }
 
-// `files` are the descriptors that came with the message.
 class LargeDeserializer extends Deserializer {
-  constructor(bytes, files) {
+  constructor(bytes, beside) {
     super(bytes);
-    this.files = files;
+    this.beside = beside;
   }
 
   _readHostObject() {
     const tag = this.readUint32();
-    if (tag !== LARGE_TAG) return this._readTagged(tag);
-    const [kind, index, byteLength] = [this.readUint32(), this.readUint32(), this.readUint32()];
-    return takeBack({ kind, index, byteLength }, this.files);
+    if (tag === LARGE_TAG) {
+      const [kind, index, byteLength] = [this.readUint32(), this.readUint32(), this.readUint32()];
+      return this.beside.view(kind, index, byteLength);
+    }
+    if (tag === TEXT_TAG) return JSON.parse(this.beside.text(0, this.readUint32()));
+    return this._readTagged(tag);
   }
 }
 
@@ -85,8 +90,10 @@ const json = {
     return text;
   },
 
+  // For a peer that is brood, too, and a message that has no handle.
   encodeFor(features, message) {
-    return this.encode(message);
+    const text = this.encode(message);
+    return (features & SHARED_MEMORY) === 0 ? text : encodeText(text);
   },
 };
 
@@ -97,7 +104,6 @@ const advanced = {
     return serialize(new Serializer(), message);
   },
 
-  // For a peer that is brood, too, and a message that has no handle.
   encodeFor(features, message) {
     const text = plainText(message);
     if (text !== undefined) return text;
@@ -117,6 +123,19 @@ function serialize(serializer, message) {
   serializer.writeHeader();
   serializer.writeValue(message);
   return serializer.releaseBuffer();
+}
+
+// A message of which all the JSON lies beside it, if it is long.
+function encodeText(text) {
+  const files = [];
+  const byteLength = setTextAside(text, files);
+  if (byteLength < 0) return text;
+  const serializer = new Serializer();
+  serializer.writeHeader();
+  serializer.writeRawBytes(HOST_OBJECT);
+  serializer.writeUint32(TEXT_TAG);
+  serializer.writeUint32(byteLength);
+  return new LargeMessage(serializer.releaseBuffer(), files);
 }
 
 function encodeLarge(message) {
@@ -141,9 +160,9 @@ function transmit(id, encoded, fd, flags) {
 }
 
 // What the addon has received in one go: text, or bytes with the place of each message.
-function decode(id, batch, count, ranges, memory) {
-  if (typeof batch === 'string') return decodeText(id, batch, count);
-  return decodeValues(batch, count, ranges, memory);
+function decode(native, batch, count, ranges, memory) {
+  if (typeof batch === 'string') return decodeText(native.id, batch, count);
+  return decodeValues(batch, count, ranges, memory, native.maxMessageSize);
 }
 
 // `batch` is a JSON array of `count` messages. One parse for all of them is a quarter cheaper than
@@ -160,7 +179,7 @@ function decodeText(id, batch, count) {
 
 // `batch` is one Buffer, `ranges` the start and end of each message in it, `memory` the descriptors
 // of some messages' large buffers, behind their index.
-function decodeValues(batch, count, ranges, memory) {
+function decodeValues(batch, count, ranges, memory, limit) {
   const frames = Array.from({ length: count }, (_, index) =>
     batch.subarray(ranges[2 * index], ranges[2 * index + 1]),
   );
@@ -171,7 +190,7 @@ function decodeValues(batch, count, ranges, memory) {
   for (let i = 0; i < memory.length; i += 2) files.set(memory[i], memory[i + 1]);
   try {
     return decodeEach(frames, (bytes, index) =>
-      readValue(new LargeDeserializer(bytes, files.get(index) ?? [])),
+      readValue(new LargeDeserializer(bytes, new Beside(files.get(index) ?? [], limit))),
     );
   } finally {
     for (const own of files.values()) closeAll(own);

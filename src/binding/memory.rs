@@ -21,7 +21,9 @@ use crate::sys::sealed::{self, Mapping};
 /// What this file adds to the addon's exports.
 pub const FUNCTIONS: &[Function] = &[
     ("sealBytes", Some(seal_bytes)),
+    ("sealText", Some(seal_text)),
     ("openSealed", Some(open_sealed)),
+    ("openSealedText", Some(open_sealed_text)),
     ("sharedMemory", Some(shared_memory)),
     ("handOver", Some(hand_over)),
 ];
@@ -91,14 +93,43 @@ unsafe extern "C" fn seal_bytes(env: napi_env, info: napi_callback_info) -> napi
     descriptor_or_errno(env, sealed::copy(bytes))
 }
 
+/// `[descriptor, length]` of a sealed file with the string's UTF-8, or a negative errno.
+unsafe extern "C" fn seal_text(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [text] = value::arguments(env, info);
+    // Zeroed by the allocator, which for fresh pages costs nothing.
+    let mut bytes = vec![0; value::string_bound(env, text)];
+    let length = value::write_string(env, text, &mut bytes);
+    let bytes = &bytes[..length];
+    match sealed::copy(bytes) {
+        Err(errno) => value::failure(env, errno),
+        Ok(file) => {
+            let file = value::integer(env, file.into_raw_fd());
+            let length = value::number(env, bytes.len() as f64);
+            value::array(env, [file, length].into_iter())
+        }
+    }
+}
+
+/// The text of the `length` bytes of a peer's sealed file, whose descriptor is closed; a negative
+/// errno when it is not what it must be.
+unsafe extern "C" fn open_sealed_text(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [fd, length] = value::arguments(env, info);
+    match map(env, fd, length) {
+        Ok(mapping) => value::string(env, mapping.bytes(), mapping.bytes().is_ascii()),
+        Err(errno) => value::failure(env, errno),
+    }
+}
+
+fn map(env: napi_env, fd: napi_value, length: napi_value) -> Result<Mapping, Errno> {
+    let file = descriptor::take(value::get_i32(env, fd))?;
+    sealed::map(&file, value::get_f64(env, length) as usize)
+}
+
 /// An ArrayBuffer of the `length` bytes of a peer's sealed file, whose descriptor is closed; a
 /// negative errno when it is not what it must be.
 unsafe extern "C" fn open_sealed(env: napi_env, info: napi_callback_info) -> napi_value {
     let [fd, length] = value::arguments(env, info);
-    let length = value::get_f64(env, length) as usize;
-    let mapped =
-        descriptor::take(value::get_i32(env, fd)).and_then(|file| sealed::map(&file, length));
-    match mapped {
+    match map(env, fd, length) {
         Err(errno) => value::failure(env, errno),
         Ok(mapping) => match Received::new(mapping) {
             Err(mapping) => copied(env, mapping.bytes()),
