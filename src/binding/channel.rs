@@ -104,7 +104,7 @@ struct Entry {
     lingering: Cell<bool>,
     /// `send` has asked for a pause that `Drained` will end.
     full: Cell<bool>,
-    /// A handle is queued or unacknowledged, which `Released` will end.
+    /// JavaScript was told that a handle is queued or unacknowledged, which `Released` will end.
     holding: Cell<bool>,
     /// The highest number a callback waits for, and the highest reported.
     wanted: Cell<u64>,
@@ -282,7 +282,8 @@ impl Entry {
             self.reported.set(completed);
             self.report(environment, Event::Completed, completed, 0);
         }
-        if self.holding.replace(holding) && !holding {
+        if self.holding.get() && !holding {
+            self.holding.set(false);
             self.report(environment, Event::Released, 0, 0);
         }
         if unwritten == 0 && self.full.replace(false) {
@@ -709,7 +710,6 @@ fn send(
         Ok(status) => status,
         Err(errno) => return value::failure(env, errno),
     };
-    entry.holding.set(channel.holds_handle());
     if status.progress != Progress::Gathered {
         entry.update(&channel);
     }
@@ -780,7 +780,6 @@ unsafe extern "C" fn is_idle(env: napi_env, info: napi_callback_info) -> napi_va
     let [id] = value::arguments(env, info);
     let idle = entry_of(env, id).is_none_or(|(_, entry)| {
         let channel = entry.shared.lock();
-        // The handle may be a dispatcher's; its end is to be told as one of our own.
         entry.holding.set(channel.holds_handle());
         entry.update(&channel);
         !entry.holding.get()

@@ -142,9 +142,12 @@ impl StockLink {
 
     /// Keeps the answers of a batch and passes the rest on.
     fn take_in(&mut self, mut batch: Batch, framing: Framing, outcome: &mut Outcome) {
+        let acknowledgements = batch.dispatched();
         let mut answers = Vec::new();
         for index in 0..batch.len() {
-            if let Some(reply) = stock::reply(framing, batch.message(index)) {
+            if acknowledgements.contains(&index) {
+                answers.push(index);
+            } else if let Some(reply) = stock::reply(framing, batch.message(index)) {
                 answers.push(index);
                 self.answered(reply, outcome);
             }

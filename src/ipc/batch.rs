@@ -40,6 +40,7 @@ pub enum ReadEnd {
 pub struct Batch {
     pub(crate) frames: Frames,
     pub(crate) handles: Vec<(usize, HandleSlot)>,
+    pub(crate) dispatched: Vec<usize>,
     pub(crate) end: ReadEnd,
 }
 
@@ -88,6 +89,12 @@ impl Batch {
     /// in ways that are only seen by a full parse) counts as [`HandleSlot::Missing`].
     pub fn handles(&self) -> &[(usize, HandleSlot)] {
         &self.handles
+    }
+
+    /// The acknowledgements, by index in ascending order, of handles that were sent with
+    /// [`send_dispatched`](super::Channel::send_dispatched).
+    pub fn dispatched(&self) -> &[usize] {
+        &self.dispatched
     }
 
     /// Takes the handles out. Those left in the batch are closed with it.

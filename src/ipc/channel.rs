@@ -91,6 +91,15 @@ pub struct Channel<T> {
     received: ReceiveCounts,
 }
 
+/// What a receive has come upon among the messages.
+#[derive(Debug, Default)]
+struct Found {
+    handles: Vec<(usize, HandleSlot)>,
+    dispatched: Vec<usize>,
+    /// Something of the queue waits no longer for an acknowledgement.
+    released: bool,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct ReceiveCounts {
     messages: u64,
@@ -298,9 +307,13 @@ impl<T: Transport> Channel<T> {
     /// [`completed`](Self::completed), [`wants_writable`](Self::wants_writable) and
     /// [`next_event`](Self::next_event) afterwards.
     pub fn receive(&mut self, budget: usize) -> Batch {
-        let mut handles = Vec::new();
-        let mut released = false;
-        let end = self.read(budget.min(MAX_BUDGET), &mut handles, &mut released);
+        let mut found = Found::default();
+        let end = self.read(budget.min(MAX_BUDGET), &mut found);
+        let Found {
+            handles,
+            dispatched,
+            released,
+        } = found;
         let frames = self.reader.take();
         self.received.messages += frames.len() as u64;
         if matches!(end, ReadEnd::Closed | ReadEnd::Failed(_)) {
@@ -314,6 +327,7 @@ impl<T: Transport> Channel<T> {
         Batch {
             frames,
             handles,
+            dispatched,
             end,
         }
     }
@@ -395,12 +409,7 @@ impl<T: Transport> Channel<T> {
         self.queue.give_up();
     }
 
-    fn read(
-        &mut self,
-        budget: usize,
-        handles: &mut Vec<(usize, HandleSlot)>,
-        released: &mut bool,
-    ) -> ReadEnd {
+    fn read(&mut self, budget: usize, found: &mut Found) -> ReadEnd {
         if self.ended {
             return ReadEnd::Closed;
         }
@@ -410,7 +419,7 @@ impl<T: Transport> Channel<T> {
             return ReadEnd::Failed(ReceiveError::UnreadReplies { waiting, limit });
         }
         if mem::take(&mut self.preloaded)
-            && let Err(error) = self.decode(0, handles, released)
+            && let Err(error) = self.decode(0, found)
         {
             return ReadEnd::Failed(error);
         }
@@ -431,7 +440,7 @@ impl<T: Transport> Channel<T> {
             self.received.bytes += bytes as u64;
             let result = self.keep(received.ancillary);
             // Decoded in any case: what came before a fault is still delivered.
-            let result = self.decode(bytes, handles, released).and(result);
+            let result = self.decode(bytes, found).and(result);
             if let Err(error) = result {
                 return ReadEnd::Failed(error);
             }
@@ -463,19 +472,17 @@ impl<T: Transport> Channel<T> {
     }
 
     /// Lets the reader find the frames that `bytes` more complete, and acts on control messages.
-    fn decode(
-        &mut self,
-        bytes: usize,
-        handles: &mut Vec<(usize, HandleSlot)>,
-        released: &mut bool,
-    ) -> Result<(), ReceiveError> {
+    fn decode(&mut self, bytes: usize, found: &mut Found) -> Result<(), ReceiveError> {
         let expecting = !self.descriptors.is_empty() || self.queue.awaits_ack();
         let result = self.reader.advance(bytes, expecting, &mut self.controls);
         for (index, control) in self.controls.drain(..) {
+            if control != Control::Handle && self.queue.awaits_dispatchers_ack() {
+                found.dispatched.push(index);
+            }
             match control {
-                Control::Handle => handles.push((index, self.descriptors.take())),
-                Control::Ack => *released |= self.queue.acknowledge(),
-                Control::Nack => *released |= self.queue.refuse(),
+                Control::Handle => found.handles.push((index, self.descriptors.take())),
+                Control::Ack => found.released |= self.queue.acknowledge(),
+                Control::Nack => found.released |= self.queue.refuse(),
             }
         }
         result

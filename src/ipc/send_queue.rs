@@ -341,6 +341,13 @@ impl SendQueue {
         self.handles.front().is_some_and(HandleMessage::awaits_ack)
     }
 
+    /// Whether what the peer is to acknowledge next is a handle of the dispatcher's.
+    pub fn awaits_dispatchers_ack(&self) -> bool {
+        self.handles
+            .front()
+            .is_some_and(|handle| handle.sender == Sender::Dispatcher && handle.awaits_ack())
+    }
+
     pub fn is_blocked(&self) -> bool {
         self.blocked
     }
