@@ -9,7 +9,7 @@ const path = require('node:path');
 const { parseArgs } = require('node:util');
 const { Worker } = require('node:worker_threads');
 
-// How long before a request a kill may lie that made it fail: the client learns of it late.
+// How long after the primary a client may learn of a worker's death.
 const MARGIN_MS = 250;
 
 /** Runs one soak; resolves with its figures and a list of broken promises. */
@@ -33,14 +33,17 @@ function inWorkerThread(workerData) {
 
 function judge({ served, refused, failures, kills, before, after }, log) {
   const unexplained = failures.filter(
-    ({ start, end }) => !kills.some((kill) => kill >= start - MARGIN_MS && kill <= end),
+    ({ start, end }) => !kills.some(({ at, seen }) => end >= at && start <= seen + MARGIN_MS),
   );
   const twice = log.length - new Set(log).size;
   const broken = [];
   if (refused > 0) broken.push(`${refused} connections were refused`);
   if (twice > 0) broken.push(`${twice} requests were served twice`);
   if (unexplained.length > 0) {
-    broken.push(`${unexplained.length} requests failed although nobody was killed meanwhile`);
+    const which = JSON.stringify(unexplained[0]);
+    broken.push(
+      `${unexplained.length} requests failed although nobody was killed meanwhile: ${which}, …`,
+    );
   }
   if (after.descriptors !== before.descriptors) {
     broken.push(`${before.descriptors} descriptors before, ${after.descriptors} after`);
