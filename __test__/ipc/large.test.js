@@ -150,7 +150,7 @@ describe('sharedBuffer()', () => {
 
   test.each([
     ['by Node’s protocol', { upgrade: false }],
-    ['to a stock child', { execArgv: [] }],
+    ['to a stock child', { execArgv: [], env: { ...process.env, NODE_OPTIONS: '' } }],
   ])('sent %s it is a buffer like any other', async (_, options) => {
     const child = await upgraded(options);
     const buffer = filled(sharedBuffer(SIZE));
@@ -176,6 +176,7 @@ test.each(['x', 'é', '\u20ac', '\u{1F600}', '\ud800', '\n'])(
     await expectNoLeaks(async () => {
       const child = await upgraded({ serialization: 'json' });
       const long = { text: unit.repeat(400_000), list: [1, { a: null }] };
+      expect(await ask(child, long.text)).toBe(long.text);
       const got = [];
       const all = new Promise((resolve) =>
         child.on('message', (m) => got.push(m) === 3 && resolve()),

@@ -64,6 +64,9 @@ class LargeSerializer extends Serializer {
 }
 
 class LargeDeserializer extends Deserializer {
+  // All of the message, if it is one that lies beside the stream as JSON.
+  text = undefined;
+
   constructor(bytes, beside) {
     super(bytes);
     this.beside = beside;
@@ -75,8 +78,10 @@ class LargeDeserializer extends Deserializer {
       const [kind, index, byteLength] = [this.readUint32(), this.readUint32(), this.readUint32()];
       return this.beside.view(kind, index, byteLength);
     }
-    if (tag === TEXT_TAG) return JSON.parse(this.beside.text(0, this.readUint32()));
-    return this._readTagged(tag);
+    if (tag !== TEXT_TAG) return this._readTagged(tag);
+    this.text = this.beside.text(0, this.readUint32());
+    // V8 takes objects only; what the text says may be none.
+    return {};
   }
 }
 
@@ -199,7 +204,8 @@ function decodeValues(batch, count, ranges, memory, limit) {
 
 function readValue(deserializer) {
   deserializer.readHeader();
-  return deserializer.readValue();
+  const value = deserializer.readValue();
+  return deserializer.text === undefined ? value : JSON.parse(deserializer.text);
 }
 
 function decodeEach(frames, decodeOne) {
