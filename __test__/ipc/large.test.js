@@ -118,6 +118,19 @@ test('they keep their place among other messages', async () => {
   });
 });
 
+test('send() returns false when many are unacknowledged, and drain follows', async () => {
+  const child = await upgraded();
+  child.kill('SIGSTOP');
+  const bytes = Buffer.alloc(300_000);
+  let sent = 0;
+  while (child.send({ bytes })) sent++;
+  expect(sent).toBeLessThan(30);
+  const drained = once(child, 'drain');
+  child.kill('SIGCONT');
+  await drained;
+  await end(child);
+});
+
 describe('sharedBuffer()', () => {
   test('is handed over without a copy and is empty afterwards', async () => {
     const child = await upgraded();

@@ -21,8 +21,10 @@ use super::transport::Transport;
 
 /// Gathered bytes that are written without waiting for a flush.
 const GATHER: usize = 64 * 1024;
-/// Descriptors that may be unacknowledged at a time, with and without pipelining.
+/// Handles that may be unacknowledged at a time, with pipelining.
 const WINDOW: usize = 128;
+/// How many of them a piece of shared memory counts for: it is large, and the peer's to free.
+const MEMORY_WEIGHT: usize = 8;
 /// How often a refused handle is sent again, as by Node.
 const MAX_RETRANSMISSIONS: u8 = 3;
 
@@ -32,6 +34,8 @@ struct Gate {
     position: u64,
     number: u32,
     descriptors: Arc<Vec<OwnedFd>>,
+    /// What each descriptor counts for in the window.
+    weight: usize,
 }
 
 /// Bytes to write, with the places where descriptors belong.
@@ -108,6 +112,7 @@ struct Sent {
     first: u64,
     last: u64,
     descriptors: Arc<Vec<OwnedFd>>,
+    weight: usize,
     retransmissions: u8,
 }
 
@@ -303,6 +308,7 @@ impl BatchQueue {
             position: self.control.end(),
             number,
             descriptors,
+            weight: 0,
         });
         self.control.bytes.append(&header.encode());
         true
@@ -489,6 +495,10 @@ impl BatchQueue {
             position: start,
             number,
             descriptors: Arc::new(descriptors),
+            weight: match kind {
+                Kind::Shared => MEMORY_WEIGHT,
+                _ => 1,
+            },
         });
         self.messages.bytes.append(&header.encode());
         self.append_payload(encoding, payload);
@@ -575,9 +585,9 @@ impl BatchQueue {
         let under_way: usize = self
             .unacknowledged
             .iter()
-            .map(|sent| sent.descriptors.len())
+            .map(|sent| sent.descriptors.len() * sent.weight)
             .sum();
-        under_way > 0 && under_way + gate.descriptors.len() > self.window
+        under_way > 0 && under_way + gate.descriptors.len() * gate.weight > self.window
     }
 
     fn is_held(&self) -> bool {
@@ -619,6 +629,7 @@ impl BatchQueue {
             first,
             last,
             descriptors: gate.descriptors,
+            weight: gate.weight,
             retransmissions: 0,
         });
     }
