@@ -42,7 +42,9 @@ async function soak({ seconds, workers, isBrood, policy, log }) {
   const before = { descriptors: descriptors(), bytes: residentBytes() };
 
   const until = Date.now() + seconds * 1000;
+  let halfway;
   while (Date.now() < until) {
+    if (Date.now() > until - seconds * 500) halfway ??= { bytes: residentBytes() };
     await sleep(Math.random() * LONGEST_PAUSE_MS);
     const alive = Object.values(cluster.workers).filter((worker) => worker.state === 'listening');
     const victim = alive[Math.floor(Math.random() * alive.length)];
@@ -60,7 +62,7 @@ async function soak({ seconds, workers, isBrood, policy, log }) {
   client.disconnect();
   isOver = true;
   await stop();
-  return { ...report, kills, before, after };
+  return { ...report, kills, before, halfway, after };
 }
 
 /** Waits until every worker listens and no connection is on its way to one. */

@@ -12,6 +12,11 @@ const { Worker } = require('node:worker_threads');
 // How long after the primary a client may learn of a worker's death.
 const MARGIN_MS = 250;
 
+// The first half of a run warms the heap up; in the second it must not grow by more. Short runs do
+// not tell.
+const MEMORY_MAY_GROW = 1.1;
+const SECONDS_THAT_TELL = 60;
+
 /** Runs one soak; resolves with its figures and a list of broken promises. */
 async function run({ seconds = 10, workers = 4, isBrood = true, inThread = false, policy = 'rr' }) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'brood-soak-'));
@@ -20,7 +25,7 @@ async function run({ seconds = 10, workers = 4, isBrood = true, inThread = false
   try {
     const given = { seconds, workers, isBrood, policy, log };
     const result = inThread ? await inWorkerThread(given) : await require('./primary').soak(given);
-    return judge(result, fs.readFileSync(log, 'utf8').split('\n').slice(0, -1));
+    return judge(result, fs.readFileSync(log, 'utf8').split('\n').slice(0, -1), seconds);
   } finally {
     fs.rmSync(folder, { recursive: true });
   }
@@ -31,7 +36,7 @@ function inWorkerThread(workerData) {
   return new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
 }
 
-function judge({ served, refused, failures, kills, before, after }, log) {
+function judge({ served, refused, failures, kills, before, halfway, after }, log, seconds) {
   const unexplained = failures.filter(
     ({ start, end }) => !kills.some(({ at, seen }) => end >= at && start <= seen + MARGIN_MS),
   );
@@ -48,6 +53,9 @@ function judge({ served, refused, failures, kills, before, after }, log) {
   if (after.descriptors !== before.descriptors) {
     broken.push(`${before.descriptors} descriptors before, ${after.descriptors} after`);
   }
+  if (seconds >= SECONDS_THAT_TELL && after.bytes > halfway.bytes * MEMORY_MAY_GROW) {
+    broken.push(`${halfway.bytes} bytes of memory halfway, ${after.bytes} at the end`);
+  }
   return {
     served,
     refused,
@@ -55,6 +63,7 @@ function judge({ served, refused, failures, kills, before, after }, log) {
     failed: failures.length,
     kills: kills.length,
     before,
+    halfway,
     after,
     broken,
   };
