@@ -55,6 +55,21 @@ declare module 'node:child_process' {
   interface MessagingOptions {
     /** Bytes of the largest message taken from the child, which is cut off beyond; at most 2 ** 30. */
     maxMessageSize?: number | undefined;
+    /**
+     * Whether the channel may use brood's own framing where the child has brood, too (default), or
+     * the newest version of it to use.
+     */
+    upgrade?: boolean | number | undefined;
+    /** Microseconds the event loop may look for the child's messages before it sleeps. */
+    busyPoll?: number | undefined;
+  }
+
+  interface Control {
+    /**
+     * Has the event loop look for messages for up to that many microseconds before it sleeps; 0 ends
+     * it. Only on a channel of brood's.
+     */
+    busyPoll(micros: number): void;
   }
 
   interface ChildProcess {
@@ -125,6 +140,12 @@ export function diagnostics(): Diagnostics;
  * one that can be taken over. `brood/register` does this by itself.
  */
 export function adoptChannel(): boolean;
+
+/**
+ * A zeroed Buffer to be filled in place. Sent whole inside an 'advanced' message to a process that
+ * has brood, too, its memory is handed over without a copy, and the Buffer is empty afterwards.
+ */
+export function sharedBuffer(size: number): Buffer;
 
 /**
  * How connections are shared out: left to the operating system; in turn, skipping workers that are

@@ -3,6 +3,7 @@
 
 const { assertUsable } = require('./lib/addon');
 const { joinCluster } = require('./lib/cluster/join');
+const { takeOffer } = require('./lib/ipc/upgrade');
 const { lazily } = require('./lib/lazy');
 
 assertUsable();
@@ -13,8 +14,11 @@ const brood = require('./lib/child_process');
 
 lazily(brood, 'cluster', () => require('./lib/cluster').currentCluster());
 lazily(brood, 'diagnostics', () => require('./lib/diagnostics').diagnostics);
+lazily(brood, 'sharedBuffer', () => require('./lib/ipc/large_buffers').sharedBuffer);
 lazily(brood, 'adoptChannel', () => require('./lib/ipc/takeover').takeOverChannel);
 
+// In a child whose parent has brood, too.
+if (takeOffer()) require('./lib/ipc/takeover').takeUpOffer();
 joinCluster();
 
 module.exports = brood;

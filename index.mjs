@@ -14,6 +14,7 @@ export const {
   execSync,
   fork,
   killTree,
+  sharedBuffer,
   spawn,
   spawnSync,
 } = brood;

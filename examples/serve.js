@@ -1,13 +1,14 @@
 'use strict';
 // The main job, `npm start`: one port, served over HTTP by one worker process for each core, with a
-// live table of the workers. A worker that dies is replaced; Ctrl-C ends everything cleanly.
+// live table of the workers. A worker that dies is replaced, and its clients are not refused
+// meanwhile; Ctrl-C ends everything cleanly.
 //   node examples/serve.js [port]      PORT and WORKERS may also stand in the environment
 
 const { once } = require('node:events');
 const http = require('node:http');
-const net = require('node:net');
 const { availableParallelism } = require('node:os');
-const { fork } = require('..');
+const path = require('node:path');
+const cluster = require('../cluster.js');
 
 const PORT = 8000;
 const WORKERS = Number(process.env.WORKERS) || availableParallelism();
@@ -18,91 +19,76 @@ const STOP_WITHIN_MS = 5000;
 // A worker that died younger than this is replaced only after a pause of as long.
 const TOO_YOUNG_MS = 1000;
 
-const role = { opener, worker }[process.argv[2]] ?? primary;
-role();
+if (cluster.isPrimary) primary();
+else worker();
 
-// ---- The primary: holds the port, and as many workers as it is told to.
+// ---- The primary: keeps as many workers as it is told to, and shows how they do.
 
 async function primary() {
-  const { listener, address } = await openPort();
-  const workers = new Map(); // pid -> { child, born, memory, requests }
-  const state = { workers, address, served: 0, replaced: 0, stopping: false };
-  const screen = process.stdout.isTTY ? liveTable(state) : quietLines(state);
+  const asked = process.argv[2] ?? process.env.PORT;
+  // Where nobody asked for a port by its number, any free one will do.
+  const ports = asked ? [asked] : [PORT, 0];
+  // Preloaded, brood hands connections to the workers on a lane of its own.
+  const preload = ['--require', path.join(__dirname, '..', 'register.js')];
+  cluster.setupPrimary({ args: ports.map(String), execArgv: preload });
+
+  const requests = new Map(); // worker's id -> how many it has answered
+  const born = new Map(); // worker's id -> when it was started
+  const state = { requests, served: 0, replaced: 0, stopping: false };
 
   function startWorker() {
     if (state.stopping) return;
-    const child = fork(__filename, ['worker']);
-    if (child.pid === undefined) return child.once('error', fatal);
-    const entry = { child, born: Date.now(), memory: 0, requests: 0 };
-    workers.set(child.pid, entry);
-    child.send('serve', listener, noteFailure);
-    child.on('error', noteFailure);
-    child.on('message', ({ memory, requests }) => {
-      state.served += requests - entry.requests;
-      Object.assign(entry, { memory, requests });
-      screen.draw();
-    });
-    child.once('exit', (code, signal) => workerEnded(child.pid, entry, signal ?? code));
-    screen.say(`worker ${child.pid} started`);
+    const { id } = cluster.fork();
+    born.set(id, Date.now());
   }
 
-  function workerEnded(pid, { born }, how) {
-    workers.delete(pid);
+  cluster.on('message', (worker, message) => {
+    if (message.error) return fatal(new Error(message.error));
+    state.served += message.requests - (requests.get(worker.id) ?? 0);
+    requests.set(worker.id, message.requests);
+    screen.draw();
+  });
+  cluster.on('online', ({ process }) => screen.say(`worker ${process.pid} started`));
+  cluster.on('exit', ({ id, process }, code, signal) => {
+    const age = Date.now() - born.get(id);
+    requests.delete(id);
+    born.delete(id);
     if (state.stopping) return;
     state.replaced++;
-    screen.say(`worker ${pid} ended (${how}) and is replaced`);
-    const pause = Date.now() - born < TOO_YOUNG_MS ? TOO_YOUNG_MS : 0;
-    setTimeout(startWorker, pause);
-  }
+    screen.say(`worker ${process.pid} ended (${signal ?? code}) and is replaced`);
+    setTimeout(startWorker, age < TOO_YOUNG_MS ? TOO_YOUNG_MS : 0);
+  });
 
   async function stop() {
-    if (state.stopping) return killAll(workers); // asked twice: at once
+    if (state.stopping) return killAll(); // asked twice: at once
     state.stopping = true;
     screen.close();
     console.log('stopping');
-    const ends = [...workers.values()].map(({ child }) => once(child, 'exit'));
-    for (const { child } of workers.values()) child.send('stop', noteFailure);
-    const timer = setTimeout(killAll, STOP_WITHIN_MS, workers);
-    await Promise.all(ends);
+    const timer = setTimeout(killAll, STOP_WITHIN_MS);
+    const workers = Object.values(cluster.workers);
+    for (const worker of workers) worker.send('stop', () => {});
+    await Promise.all(workers.map(({ process }) => once(process, 'exit')));
     clearTimeout(timer);
-    listener.close();
     console.log(`served ${state.served} requests, replaced ${state.replaced} workers`);
     process.exit(0);
   }
 
-  console.log(`brood serves ${address} with ${WORKERS} workers; Ctrl-C ends it`);
+  const screen = process.stdout.isTTY ? liveTable(state) : quietLines(state);
+  const listening = once(cluster, 'listening');
+  for (let i = 0; i < WORKERS; i++) startWorker();
+  const [, { port }] = await listening;
+  screen.say(`brood serves http://localhost:${port}/ with ${WORKERS} workers; Ctrl-C ends it`);
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
-  for (let i = 0; i < WORKERS; i++) startWorker();
 }
 
-/**
- * Opens the port in a short-lived child, which sends the listening handle back. A server of the
- * primary's own would accept connections too; a bare handle only keeps the port, so that what
- * arrives while no worker is up waits in the kernel's queue.
- */
-async function openPort() {
-  const asked = process.argv[2] ?? process.env.PORT;
-  // Where nobody asked for a port by its number, any free one will do.
-  const ports = asked ? [asked] : [PORT, 0];
-  const child = fork(__filename, ['opener', ...ports.map(String)]);
-  child.once('exit', (code) => code === 0 || fatal(new Error('the port could not be opened')));
-  const [message, listener] = await once(child, 'message');
-  if (message.error) fatal(new Error(message.error));
-  return { listener, address: `http://localhost:${message.port}/` };
-}
-
-function killAll(workers) {
-  for (const { child } of workers.values()) child.kill('SIGKILL');
-}
-
-function noteFailure(error) {
-  // A worker that dies while it is spoken to says so by its exit too, which is where it is replaced.
-  if (error && error.code !== 'EPIPE' && error.code !== 'ERR_IPC_CHANNEL_CLOSED') throw error;
+function killAll() {
+  for (const { process } of Object.values(cluster.workers)) process.kill('SIGKILL');
 }
 
 function fatal(error) {
   console.error(error.message);
+  killAll();
   process.exit(1);
 }
 
@@ -151,40 +137,25 @@ function quietLines(state) {
   return { draw: () => {}, say: (text) => console.log(text), close: () => clearInterval(timer) };
 }
 
-function table({ workers, served }) {
+function table({ requests, served }) {
   const cell = (text, width) => String(text).padStart(width);
-  const row = (pid, memory, requests) => `${cell(pid, 10)}${cell(memory, 10)}${cell(requests, 12)}`;
+  const row = (...cells) => cells.map((text, column) => cell(text, column ? 12 : 10)).join('');
   const megabytes = (bytes) => `${Math.round(bytes / 1e6)} MB`;
-  const list = [...workers];
-  const memory = list.reduce((sum, [, entry]) => sum + entry.memory, 0);
+  const workers = cluster.stats();
+  const sum = (field) => workers.reduce((total, worker) => total + (worker[field] ?? 0), 0);
   return [
-    row('worker', 'memory', 'requests'),
-    ...list.map(([pid, entry]) => row(pid, megabytes(entry.memory), entry.requests)),
-    row('all', megabytes(memory), served),
+    row('worker', 'memory', 'connections', 'requests'),
+    ...workers.map(({ id, pid, memory, inFlight }) =>
+      row(pid, megabytes(memory), inFlight ?? '', requests.get(id) ?? 0),
+    ),
+    row('all', megabytes(sum('memory')), sum('inFlight'), served),
   ];
 }
 
-// ---- The opener: binds the port, gives it away and ends.
-
-function opener() {
-  const [port, ...others] = process.argv.slice(3);
-  const server = net.createServer();
-  server.on('error', (error) => {
-    if (error.code === 'EADDRINUSE' && others.length > 0) server.listen(Number(others.shift()));
-    else process.send({ error: `cannot serve port ${port}: ${error.message}` });
-  });
-  server.listen(Number(port), () => {
-    // The handle alone, not the server: what the primary gets is not listened to there.
-    process.send({ port: server.address().port }, server._handle, () => {
-      server.close();
-      process.disconnect();
-    });
-  });
-}
-
-// ---- A worker: an HTTP server on the handle it is sent.
+// ---- A worker: an HTTP server. That others listen on the same port is the cluster's affair.
 
 function worker() {
+  const [port, ...others] = process.argv.slice(2);
   let requests = 0;
   let soon = null;
   const server = http.createServer((request, response) => {
@@ -193,21 +164,23 @@ function worker() {
     response.end(`worker ${process.pid} answers its request number ${requests}\n`);
   });
 
-  process.on('message', (message, listener) => {
-    // close() takes no new connections and calls back when the open requests are answered.
-    if (message === 'stop') return server.close(() => report(() => process.disconnect()));
-    server.listen(listener, () => report());
-    setInterval(report, REPORT_EVERY_MS).unref();
+  server.on('error', (error) => {
+    if (error.code === 'EADDRINUSE' && others.length > 0) server.listen(Number(others.shift()));
+    else process.send({ error: `cannot serve port ${port}: ${error.message}` });
+  });
+  server.listen(Number(port));
+  process.on('message', () => {
+    // Takes no new connections, and calls back when the open requests are answered.
+    server.close(() => report(() => process.disconnect()));
+    server.closeIdleConnections();
   });
 
   function report(done = () => {}) {
     clearTimeout(soon);
     soon = null;
-    if (process.connected) process.send({ memory: process.memoryUsage.rss(), requests }, done);
+    if (process.connected) process.send({ requests }, done);
   }
 
   // Ctrl-C reaches the whole group of processes: the primary alone decides what it means.
   process.on('SIGINT', () => {});
-  // The primary is gone, or this worker has said goodbye.
-  process.on('disconnect', () => server.close(() => process.exit()));
 }

@@ -9,6 +9,7 @@ const Module = require('node:module');
 const { assertUsable } = require('./addon');
 const { joinCluster } = require('./cluster/join');
 const { debug } = require('./debug');
+const { takeOffer } = require('./ipc/upgrade');
 
 let installed = false;
 
@@ -21,6 +22,7 @@ function replacements(stock) {
 }
 
 function install() {
+  takeOffer();
   if (process.env.BROOD_DISABLE === '1') return stayStock('BROOD_DISABLE=1 is set');
   const stock = require('node:child_process');
   let functions;

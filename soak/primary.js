@@ -11,6 +11,7 @@ const { cluster, fork } = require('..');
 
 const REGISTER = path.join(__dirname, '..', 'register.js');
 const LONGEST_PAUSE_MS = 150;
+const LOOK_AGAIN_MS = 10;
 
 function descriptors() {
   return fs.readdirSync('/proc/self/fd').length;
@@ -36,33 +37,51 @@ async function soak({ seconds, workers, isBrood, policy, log }) {
   const listening = once(cluster, 'listening');
   for (let i = 0; i < workers; i++) start();
   const [, { port }] = await listening;
-  await allListening(workers);
+  await settled(workers);
   const client = fork(path.join(__dirname, 'client.js'), [String(port)], { execArgv: [] });
   const before = { descriptors: descriptors(), bytes: residentBytes() };
 
   const until = Date.now() + seconds * 1000;
+  let halfway;
   while (Date.now() < until) {
+    if (Date.now() > until - seconds * 500) halfway ??= { bytes: residentBytes() };
     await sleep(Math.random() * LONGEST_PAUSE_MS);
     const alive = Object.values(cluster.workers).filter((worker) => worker.state === 'listening');
     const victim = alive[Math.floor(Math.random() * alive.length)];
     if (victim === undefined) continue;
-    kills.push(Date.now());
+    const kill = { at: Date.now(), seen: Infinity };
+    kills.push(kill);
+    // Under load a process may take its time to die.
+    victim.process.once('exit', () => (kill.seen = Date.now()));
     victim.process.kill('SIGKILL');
   }
   client.send('stop');
   const [report] = await once(client, 'message');
-  await allListening(workers);
+  await settled(workers);
   const after = { descriptors: descriptors(), bytes: residentBytes() };
   client.disconnect();
   isOver = true;
-  await new Promise((resolve) => cluster.disconnect(resolve));
-  return { ...report, kills, before, after };
+  await stop();
+  return { ...report, kills, before, halfway, after };
 }
 
-async function allListening(count) {
-  const listening = () =>
-    Object.values(cluster.workers).filter((worker) => worker.state === 'listening').length;
-  while (listening() < count) await once(cluster, 'listening');
+/** Waits until every worker listens and no connection is on its way to one. */
+async function settled(count) {
+  const isSettled = () => {
+    const workers = cluster.stats();
+    const isQuiet = ({ state, waiting }) => state === 'listening' && waiting === 0;
+    return workers.length === count && workers.every(isQuiet);
+  };
+  while (!isSettled()) await sleep(LOOK_AGAIN_MS);
+}
+
+/** Ends every worker, also one that has only just been started. */
+async function stop() {
+  const processes = Object.values(cluster.workers).map(({ process }) => process);
+  const ended = processes.map((process) => once(process, 'exit'));
+  for (const process of processes) process.kill('SIGKILL');
+  await Promise.all(ended);
+  await new Promise((resolve) => cluster.disconnect(resolve));
 }
 
 module.exports = { soak };

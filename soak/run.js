@@ -9,8 +9,13 @@ const path = require('node:path');
 const { parseArgs } = require('node:util');
 const { Worker } = require('node:worker_threads');
 
-// How long before a request a kill may lie that made it fail: the client learns of it late.
+// How long after the primary a client may learn of a worker's death.
 const MARGIN_MS = 250;
+
+// The first half of a run warms the heap up; in the second it must not grow by more. Short runs do
+// not tell.
+const MEMORY_MAY_GROW = 1.1;
+const SECONDS_THAT_TELL = 60;
 
 /** Runs one soak; resolves with its figures and a list of broken promises. */
 async function run({ seconds = 10, workers = 4, isBrood = true, inThread = false, policy = 'rr' }) {
@@ -20,7 +25,7 @@ async function run({ seconds = 10, workers = 4, isBrood = true, inThread = false
   try {
     const given = { seconds, workers, isBrood, policy, log };
     const result = inThread ? await inWorkerThread(given) : await require('./primary').soak(given);
-    return judge(result, fs.readFileSync(log, 'utf8').split('\n').slice(0, -1));
+    return judge(result, fs.readFileSync(log, 'utf8').split('\n').slice(0, -1), seconds);
   } finally {
     fs.rmSync(folder, { recursive: true });
   }
@@ -31,19 +36,25 @@ function inWorkerThread(workerData) {
   return new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
 }
 
-function judge({ served, refused, failures, kills, before, after }, log) {
+function judge({ served, refused, failures, kills, before, halfway, after }, log, seconds) {
   const unexplained = failures.filter(
-    ({ start, end }) => !kills.some((kill) => kill >= start - MARGIN_MS && kill <= end),
+    ({ start, end }) => !kills.some(({ at, seen }) => end >= at && start <= seen + MARGIN_MS),
   );
   const twice = log.length - new Set(log).size;
   const broken = [];
   if (refused > 0) broken.push(`${refused} connections were refused`);
   if (twice > 0) broken.push(`${twice} requests were served twice`);
   if (unexplained.length > 0) {
-    broken.push(`${unexplained.length} requests failed although nobody was killed meanwhile`);
+    const which = JSON.stringify(unexplained[0]);
+    broken.push(
+      `${unexplained.length} requests failed although nobody was killed meanwhile: ${which}, …`,
+    );
   }
   if (after.descriptors !== before.descriptors) {
     broken.push(`${before.descriptors} descriptors before, ${after.descriptors} after`);
+  }
+  if (seconds >= SECONDS_THAT_TELL && after.bytes > halfway.bytes * MEMORY_MAY_GROW) {
+    broken.push(`${halfway.bytes} bytes of memory halfway, ${after.bytes} at the end`);
   }
   return {
     served,
@@ -52,6 +63,7 @@ function judge({ served, refused, failures, kills, before, after }, log) {
     failed: failures.length,
     kills: kills.length,
     before,
+    halfway,
     after,
     broken,
   };

@@ -157,8 +157,9 @@ describe('dieWithParent', () => {
 
 describe('killTree', () => {
   test('ends the child and all below it, also what has lost its parent', async () => {
-    // The first sleep is a grandchild, the second has lost its parent.
-    const child = sh('sleep 60 & echo $!; sh -c "sleep 60 & echo \\$!"; wait', {
+    // The first sleep is a grandchild, the second has lost its parent: the outer shell waits for the
+    // end of the inner one before it prints.
+    const child = sh('sleep 60 & echo $!; echo $(sh -c "sleep 60 >/dev/null & echo \\$!"); wait', {
       stdio: ['ignore', 'pipe', 'ignore'],
     });
     const pids = await linesOf(child.stdout, 2);

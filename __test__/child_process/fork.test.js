@@ -18,7 +18,7 @@ beforeAll(() => {
   fs.writeFileSync(
     report,
     `const { argv, execArgv, execPath, connected } = process;
-     const channel = Object.keys(process.env).filter((key) => /_CHANNEL/.test(key));
+     const channel = Object.keys(process.env).filter((key) => /^NODE_CHANNEL/.test(key));
      console.log(JSON.stringify({ argv, execArgv, execPath, connected, channel, mark: process.env.MARK }));
      process.disconnect?.();`,
   );

@@ -13,7 +13,7 @@ test('every name of node:child_process is there, in its order and with its arity
 
 test('what brood adds comes on top', () => {
   const added = Object.keys(brood).filter((name) => !Object.hasOwn(stock, name));
-  expect(added).toEqual(['killTree', 'cluster', 'diagnostics', 'adoptChannel']);
+  expect(added).toEqual(['killTree', 'cluster', 'diagnostics', 'sharedBuffer', 'adoptChannel']);
 });
 
 test('the methods of ChildProcess are those of Node', () =>

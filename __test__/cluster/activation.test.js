@@ -322,7 +322,7 @@ async function startPrimary(policy, sockets, place, { names = [], activation = {
 
 /** Connects and resolves with what the worker says, and the socket. */
 async function ask(to) {
-  const socket = net.connect(to);
+  const socket = net.connect({ host: '127.0.0.1', ...to });
   const [answer] = await once(socket, 'data');
   return { socket, ...JSON.parse(answer) };
 }

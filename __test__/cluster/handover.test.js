@@ -78,6 +78,17 @@ async function request(listener, text) {
 
 const requests = (listener, texts) => Promise.all(texts.map((text) => request(listener, text)));
 
+/**
+ * Sends requests, all of which `name` must answer, until `condition` holds: a worker that is slow
+ * to look loses what it was offered without a word.
+ */
+async function servedBy(name, listener, condition) {
+  const texts = Array.from({ length: 20 }, (_, i) => String(i));
+  do {
+    expect(await requests(listener, texts)).toEqual(texts.map((text) => `${name} got ${text}`));
+  } while (!condition());
+}
+
 async function until(condition) {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
 }
@@ -142,7 +153,8 @@ test('requests a stopped worker has not come to go to another one, once', async 
     await a.start(listener);
     a.process.kill('SIGSTOP');
     const answers = requests(listener, ['1', '2', '3']);
-    await until(() => a.stats.waiting === 3);
+    // Not all: a worker that leaves one alone for long is offered no more.
+    await until(() => a.stats.waiting > 0);
     await b.start(listener);
     expect(await answers).toEqual(['b got 1', 'b got 2', 'b got 3']);
     a.process.kill('SIGCONT');
@@ -156,10 +168,8 @@ test('requests a worker declines go to another one', async () => {
     const [a, b] = [worker('a', 'decline'), worker('b')];
     await a.start(listener);
     await b.start(listener);
-    const texts = Array.from({ length: 20 }, (_, i) => String(i));
-    expect(await requests(listener, texts)).toEqual(texts.map((text) => `b got ${text}`));
-    expect(a.stats).toMatchObject({ accepted: 0, waiting: 0 });
-    expect(a.stats.handedBack).toBeGreaterThan(0);
+    await servedBy('b', listener, () => a.stats.handedBack > 0);
+    expect(a.stats.accepted).toBe(0);
   });
 });
 
@@ -170,10 +180,8 @@ test('requests for which a worker has no descriptor left go to another one', asy
     const silent = net.connect(listener.port, '127.0.0.1');
     await until(() => a.stats.accepted === 1);
     await b.start(listener);
-    const texts = Array.from({ length: 20 }, (_, i) => String(i));
-    expect(await requests(listener, texts)).toEqual(texts.map((text) => `b got ${text}`));
-    expect(a.stats).toMatchObject({ accepted: 1, waiting: 0 });
-    expect(a.stats.handedBack).toBeGreaterThan(0);
+    await servedBy('b', listener, () => a.stats.handedBack > 0);
+    expect(a.stats.accepted).toBe(1);
     // It has room again.
     silent.end('last');
     expect(String((await once(silent, 'data'))[0])).toBe('a got last');
@@ -188,7 +196,7 @@ test('requests that lie in a lane when its worker closes it go to another one', 
     const first = request(listener, 'first');
     await a.says('holding');
     const answers = requests(listener, ['1', '2', '3']);
-    await until(() => a.stats.waiting === 4);
+    await until(() => a.stats.waiting > 1);
     a.process.stdin.write('\n');
     expect(await first).toBe('a got first');
     await b.start(listener);

@@ -127,10 +127,10 @@ test('parked messages survive a listener that throws, and one that listens once'
 
 test('drain follows when the end of the turn writes what was queued', async () => {
   // The child reads while its parent's loop is blocked, and says nothing: no readiness event is
-  // left to wait for.
+  // left to wait for. (By brood's own framing the long text would go beside the stream.)
   const script = `
     const { fork } = require(${BROOD});
-    const child = fork(${JSON.stringify(fixture('stamp.js'))});
+    const child = fork(${JSON.stringify(fixture('stamp.js'))}, { upgrade: false });
     child.once('message', () => setImmediate(() => {
       child.channel.unref();
       const large = child.send({ pad: 'x'.repeat(400_000) });

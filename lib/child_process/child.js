@@ -32,6 +32,9 @@ const SERIALIZATIONS = [undefined, 'json', 'advanced'];
 /** Set on the options of spawn() when the child takes over this process's environment unread. */
 const inheritEnv = Symbol('brood.inheritEnv');
 
+/** Set by fork(): the child is Node, and may have brood. */
+const offersUpgrade = Symbol('brood.offersUpgrade');
+
 const created = diagnostics.channel('child_process');
 const tracing = diagnostics.tracingChannel('child_process.spawn');
 
@@ -120,7 +123,7 @@ function isReportedLater(errno) {
   );
 }
 
-let setupChannel;
+let ipc;
 
 /**
  * Loads the channel's code while there is no child yet. Returns 0, or a negative errno when no
@@ -128,7 +131,7 @@ let setupChannel;
  */
 function loadChannel() {
   try {
-    setupChannel ??= require('../ipc').setupChannel;
+    ipc ??= require('../ipc');
     return 0;
   } catch (error) {
     const errno = descriptorShortage();
@@ -151,16 +154,26 @@ function descriptorShortage() {
  * Tells the child of its channel: returns what the native side adds to an environment it takes over
  * unread.
  */
-function announceChannel(options, ipcFd, serialization) {
+function announceChannel(options, ipcFd, serialization, offer) {
   const variables = [
     `NODE_CHANNEL_FD=${ipcFd}`,
     `NODE_CHANNEL_SERIALIZATION_MODE=${serialization}`,
   ];
-  if (options[inheritEnv] === true) return toBlock(variables);
+  if (options[inheritEnv] === true) {
+    return toBlock(offer === null ? variables : ipc.withOffer(variables, offer));
+  }
   if (options.envPairs === undefined) options.envPairs = [];
   else validateArray(options.envPairs, 'options.envPairs');
   options.envPairs.push(...variables);
+  if (offer !== null) options.envPairs = ipc.withOffer(options.envPairs, offer);
   return undefined;
+}
+
+/** The offer to speak brood's own framing that goes with the channel, or null. */
+function offerFor(options) {
+  // Without a descriptor to load the code with, the start fails a little later.
+  if (options[offersUpgrade] !== true || loadChannel() !== 0) return null;
+  return ipc.makeOffer(options.upgrade);
 }
 
 function environmentBlock(options) {
@@ -199,15 +212,17 @@ function openStreams(child, entries, slots) {
   child.stdio = streams;
 }
 
-function openChannel(child, fd, serialization, maxMessageSize) {
+function openChannel(child, fd, serialization, { busyPoll, maxMessageSize }, offer) {
   child._closesNeeded++;
   const onClose = () => maybeClose(child);
   try {
-    setupChannel(child, fd, serialization, {
+    ipc.setupChannel(child, fd, serialization, {
       onClose,
       maxMessageSize: maxMessageSize ?? undefined,
       isRoomy: true,
+      offer,
     });
+    if (busyPoll > 0) child.channel.busyPoll(busyPoll);
   } catch (error) {
     // The kernel has no room for one more watched descriptor (ENOMEM, ENOSPC).
     giveUp(child);
@@ -271,7 +286,8 @@ ChildProcess.prototype.spawn = function spawn(options) {
   options.stdio = entries;
   validateOneOf(options.serialization, 'options.serialization', SERIALIZATIONS);
   const serialization = options.serialization || 'json';
-  const extraEnv = ipcFd === -1 ? undefined : announceChannel(options, ipcFd, serialization);
+  const offer = ipcFd === -1 ? null : offerFor(options);
+  const extraEnv = ipcFd === -1 ? undefined : announceChannel(options, ipcFd, serialization, offer);
   setCommand(this, options);
 
   if (tracing.start.hasSubscribers) tracing.start.publish({ process: this, options });
@@ -284,7 +300,7 @@ ChildProcess.prototype.spawn = function spawn(options) {
 
   this.pid = this._handle.pid;
   openStreams(this, entries, slots);
-  if (ipcFd !== -1) openChannel(this, slots[ipcFd], serialization, options.maxMessageSize);
+  if (ipcFd !== -1) openChannel(this, slots[ipcFd], serialization, options, offer);
   for (const entry of entries) {
     if (entry.type === 'wrap') giveAway(entry);
   }
@@ -317,4 +333,4 @@ ChildProcess.prototype[stock.dispose] = function () {
   if (!this.killed) this.kill();
 };
 
-module.exports = { ChildProcess, inheritEnv, tracing };
+module.exports = { ChildProcess, inheritEnv, offersUpgrade, tracing };

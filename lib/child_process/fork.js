@@ -9,6 +9,7 @@ const {
   validatePath,
 } = require('../validators');
 const { ownOptions, validateList } = require('./normalize');
+const { offersUpgrade } = require('./child');
 const { spawn } = require('./spawn');
 const { expandStdio } = require('./stdio');
 
@@ -46,6 +47,7 @@ function fork(modulePath, args = [], options) {
   let execArgv = forkOptions.execArgv || process.execArgv;
   validateList(execArgv, 'options.execArgv');
   if (execArgv === process.execArgv) execArgv = withoutEval(execArgv);
+  forkOptions[offersUpgrade] = true;
   forkOptions.stdio = stdioWithChannel(forkOptions);
   return spawn(forkOptions.execPath, [...execArgv, path, ...args], forkOptions);
 }

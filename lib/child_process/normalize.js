@@ -10,6 +10,7 @@ const {
   validateFunction,
   validateInteger,
   validateNoNullBytes,
+  validateNumber,
   validateObject,
   validatePath,
   validateString,
@@ -58,6 +59,8 @@ function ownOptions(options) {
     limits: undefined,
     background: undefined,
     maxMessageSize: undefined,
+    upgrade: undefined,
+    busyPoll: undefined,
     ...options,
   };
 }
@@ -105,6 +108,10 @@ function validateSpawnOptions(options) {
   if (options.background != null) validateBoolean(options.background, 'options.background');
   if (options.maxMessageSize != null) {
     validateInteger(options.maxMessageSize, 'options.maxMessageSize', 1, LARGEST_MESSAGE);
+  }
+  if (options.busyPoll != null) validateNumber(options.busyPoll, 'options.busyPoll', 0, 1_000_000);
+  if (options.upgrade != null && typeof options.upgrade !== 'number') {
+    validateBoolean(options.upgrade, 'options.upgrade');
   }
   if (options.limits != null) options.limits = require('./limits').validateLimits(options.limits);
 }

@@ -18,6 +18,8 @@ let sequence = 0;
 class Link {
   id = dispatcher.newWorkerId();
   hasLane = false;
+  /** The process has ended, and its Worker's 'exit' is still to come. */
+  isExiting = false;
   weight = DEFAULT_WEIGHT;
   draining = false;
   #isIntroduced = false;

@@ -16,6 +16,9 @@ const { collect } = require('./stats');
 const { Worker, links } = require('./worker_class');
 const { forkWorker } = require('./worker_process');
 
+// How long the end of a channel may come after the end of its process, in milliseconds.
+const CHANNEL_END_MS = 100;
+
 class Primary {
   #cluster;
   #intercom = new EventEmitter();
@@ -76,15 +79,32 @@ class Primary {
     return worker;
   }
 
-  // Its sockets are given up when the process has ended; the worker is forgotten when all it had sent
-  // is read, too.
+  // The sockets are given up at once. The worker's events wait for the end of its channel, which is
+  // theirs in Node's order; the dispatcher has had it until now. Only if a process that the worker
+  // has left behind holds it open do they come first.
   #onExit(link, code, signal) {
     const { worker } = link;
     this.#removeFromListeners(link);
     // The channel may have ended before it was known how the process would.
     if (leavesOnPurpose(worker)) this.#listeners.hasNotCrashed(link);
-    if (!worker.isConnected()) this.#remove(worker);
     link.end();
+    if (!worker.isConnected()) {
+      this.#emitExit(worker, code, signal);
+      return;
+    }
+    link.isExiting = true;
+    const finish = () => {
+      clearTimeout(timer);
+      link.isExiting = false;
+      worker.process.removeListener('disconnect', finish);
+      this.#emitExit(worker, code, signal);
+    };
+    const timer = setTimeout(finish, CHANNEL_END_MS);
+    worker.process.once('disconnect', finish);
+  }
+
+  #emitExit(worker, code, signal) {
+    if (!worker.isConnected()) this.#remove(worker);
     worker.exitedAfterDisconnect = Boolean(worker.exitedAfterDisconnect);
     worker.state = 'dead';
     worker.emit('exit', code, signal);
@@ -94,7 +114,7 @@ class Primary {
   #onDisconnect(link) {
     const { worker } = link;
     this.#removeFromListeners(link);
-    if (worker.isDead()) this.#remove(worker);
+    if (worker.isDead() && !link.isExiting) this.#remove(worker);
     worker.exitedAfterDisconnect = Boolean(worker.exitedAfterDisconnect);
     worker.state = 'disconnected';
     worker.emit('disconnect');

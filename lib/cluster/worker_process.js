@@ -48,6 +48,8 @@ function forkWorker(id, settings, env) {
     gid: settings.gid,
     uid: settings.uid,
     maxMessageSize: settings.maxMessageSize,
+    // A worker that has no lane, or loses it, is served by a dispatcher that reads Node's protocol.
+    upgrade: false,
     dieWithParent: settings.dieWithParent,
     limits: settings.limits,
   });

@@ -6,9 +6,9 @@
 
 const net = require('node:net');
 const { deprecate } = require('node:util');
-const { NativeChannel, FULL } = require('./native_channel');
+const { ACKNOWLEDGEMENT, FULL, NO_REPLY, NativeChannel, REFUSAL } = require('./native_channel');
 const { Control } = require('./control');
-const { isInternal } = require('./internal_message');
+const { isInternal, isAnnouncement } = require('./internal_message');
 const { kinds, kindOf } = require('./handles');
 const { adoptDescriptor, nativeHandleType } = require('./native_handle');
 const codecs = require('./serialization');
@@ -27,6 +27,7 @@ const {
 
 const SENDABLE = ['string', 'object', 'number', 'boolean'];
 const QUIETLY = { swallowErrors: true };
+const NONE = Object.freeze({ __proto__: null });
 
 const channels = new WeakMap();
 
@@ -72,7 +73,7 @@ class Channel {
   // caller may go on sending.
   write(message, handle, options, callback) {
     checkMessage(message);
-    options ??= {};
+    options ??= NONE;
     if (!handle) return this.#dispatch(message, -1, options, callback);
     const wrapped = { cmd: 'NODE_HANDLE', type: kindOf(handle), msg: message };
     const kind = kinds[wrapped.type];
@@ -88,8 +89,7 @@ class Channel {
   }
 
   #dispatch(message, fd, options, callback) {
-    const reply = message?.cmd === 'NODE_HANDLE_ACK' || message?.cmd === 'NODE_HANDLE_NACK';
-    const status = this.native.send(message, fd, reply, callback);
+    const status = this.native.send(message, fd, replyKind(message), callback);
     if (status >= 0) return (status & FULL) === 0;
     if (!options.swallowErrors) this.#fail(errnoException(status, 'write'), callback);
     return true;
@@ -97,7 +97,7 @@ class Channel {
 
   // Sends what `codec.encode` has made of a message for all channels of that codec.
   writeEncoded(encoded) {
-    return this.native.sendEncoded(encoded, -1, false) >= 0;
+    return this.native.sendEncoded(encoded, -1, NO_REPLY) >= 0;
   }
 
   #fail(error, callback) {
@@ -169,9 +169,8 @@ class Channel {
     });
   }
 
-  #receive(batch, count, handles, ranges) {
-    const { id, codec } = this.native;
-    const { messages, error } = codec.decode(id, batch, count, ranges);
+  #receive(batch, count, handles, ranges, memory) {
+    const { messages, error } = codecs.decode(this.native, batch, count, ranges, memory);
     let nextHandle = 0;
     for (let index = 0; index < messages.length; index++) {
       const message = messages[index];
@@ -205,6 +204,7 @@ class Channel {
   emit(message, handle, internal) {
     const { target } = this;
     if (internal) {
+      if (isAnnouncement(message)) return;
       if (message.cmd === 'NODE_HANDLE') this.#acceptHandle(message, handle);
       target.emit('internalMessage', message, handle);
     } else if (this.#parked.length === 0 && target.listenerCount('message') > 0) {
@@ -269,9 +269,19 @@ function emitMessage(channel, message, handle, internal) {
 
 // Throws unless send() can take it.
 function checkMessage(message) {
+  if (typeof message === 'object' || SENDABLE.includes(typeof message)) return;
   if (message === undefined) throw new ERR_MISSING_ARGS('message');
-  if (!SENDABLE.includes(typeof message)) {
-    throw new ERR_INVALID_ARG_TYPE('message', SENDABLE, message);
+  throw new ERR_INVALID_ARG_TYPE('message', SENDABLE, message);
+}
+
+function replyKind(message) {
+  switch (message?.cmd) {
+    case 'NODE_HANDLE_ACK':
+      return ACKNOWLEDGEMENT;
+    case 'NODE_HANDLE_NACK':
+      return REFUSAL;
+    default:
+      return NO_REPLY;
   }
 }
 

@@ -5,6 +5,10 @@
 
 const EventEmitter = require('node:events');
 const { emitsChannelUnref } = require('../node_version');
+const { validateNumber } = require('../validators');
+
+// A second of spinning is no waiting any more.
+const LONGEST_BUSY = 1_000_000;
 
 class Control extends EventEmitter {
   #native;
@@ -36,6 +40,13 @@ class Control extends EventEmitter {
   unref() {
     this.#explicit = true;
     this.#native.unref();
+  }
+
+  // Has the event loop look for messages for that many microseconds before it sleeps, as long as
+  // that pays; 0 ends it. Never with a single processor.
+  busyPoll(micros) {
+    validateNumber(micros, 'micros', 0, LONGEST_BUSY);
+    this.#native.busyPoll(micros);
   }
 
   get fd() {

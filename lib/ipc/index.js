@@ -4,5 +4,13 @@
 
 const { channelOf, checkMessage, setupChannel } = require('./channel');
 const { nativeHandleType } = require('./native_handle');
+const { makeOffer, withOffer } = require('./upgrade');
 
-module.exports = { channelOf, checkMessage, setupChannel, nativeHandleType };
+module.exports = {
+  channelOf,
+  checkMessage,
+  makeOffer,
+  nativeHandleType,
+  setupChannel,
+  withOffer,
+};

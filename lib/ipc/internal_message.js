@@ -15,4 +15,9 @@ function isInternal(message) {
   );
 }
 
-module.exports = { isInternal };
+// What the two ends of a channel say about the upgrade to brood's framing is for the addon alone.
+function isAnnouncement(message) {
+  return message.cmd.startsWith('NODE_BROOD_');
+}
+
+module.exports = { isAnnouncement, isInternal };

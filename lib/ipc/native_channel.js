@@ -4,12 +4,19 @@
 // number. Sends gather within a turn of the event loop; completions come back in order.
 
 const binding = require('../binding');
+const { transmit } = require('./serialization');
 const { errnoException } = require('../errors');
 
 // Flags of channelSend.
 const GATHER = 1;
 const REPLY = 2;
 const NOTIFY = 4;
+const REFUSE = 8;
+
+// What a message may be to the addon besides a message.
+const NO_REPLY = 0;
+const ACKNOWLEDGEMENT = REPLY;
+const REFUSAL = REPLY | REFUSE;
 
 // Bits of channelSend's result; the message's number stands above them.
 const PENDING = 1;
@@ -26,11 +33,12 @@ const EVENTS = [
   'ondrained',
   'onclosed',
   'onsendFailed',
+  'onupgraded',
 ];
 
 binding.setChannelCallbacks(
-  function onMessages(batch, count, handles, ranges) {
-    this.onmessages(batch, count, handles, ranges);
+  function onMessages(batch, count, handles, ranges, memory) {
+    this.onmessages(batch, count, handles, ranges, memory);
   },
   function onEvent(kind, detail, errno) {
     this[EVENTS[kind]](detail, errno);
@@ -44,14 +52,17 @@ function endTurn(native) {
 
 class NativeChannel {
   // `received` are bytes of the stream that somebody else has read before, if any; `isRoomy` says
-  // that the peer's end was made by our spawn.
-  constructor(fd, codec, { maxMessageSize = 0, received, isRoomy = false }) {
+  // that the peer's end was made by our spawn; `offer` is the one that was made to the peer.
+  constructor(fd, codec, { maxMessageSize = 0, received, isRoomy = false, offer }) {
     this.fd = fd;
     this.codec = codec;
+    this.maxMessageSize = maxMessageSize || undefined;
     this.sockets = { got: Object.create(null), send: Object.create(null) };
     this.turnOpen = false;
     this.gathered = false;
     this.completions = [];
+    // What brood's own framing may be used for, as bits; null while this end speaks Node's protocol.
+    this.features = null;
     this.onmessages = null;
     this.onend = null;
     this.onbroken = null;
@@ -63,20 +74,39 @@ class NativeChannel {
     this.id = binding.channelOpen(this, fd, codec.advanced, maxMessageSize, isRoomy);
     if (this.id < 0) throw errnoException(this.id, 'open');
     if (received?.length > 0) binding.channelFeed(this.id, received);
+    if (offer) binding.channelOffer(this.id, offer);
+  }
+
+  onupgraded(features) {
+    this.features = features;
+  }
+
+  // Answers the parent's offer; messages go by Node's protocol until the parent has agreed.
+  acceptUpgrade(offer, version) {
+    return binding.channelAccept(this.id, offer, version);
+  }
+
+  // Node's protocol for good, although an upgrade was offered; false when it is too late.
+  pin() {
+    return this.id === 0 || binding.channelPin(this.id);
   }
 
   // Sends one message. `fd` is a descriptor to go with it or -1 (the addon duplicates it);
-  // `reply` marks the acknowledgements that may overtake held messages. Returns the addon's
-  // status; `onsent(error)` is called once the bytes are the kernel's.
+  // `reply` is ACKNOWLEDGEMENT or REFUSAL for those, which may overtake held messages. Returns the
+  // addon's status; `onsent(error)` is called once the bytes are the kernel's.
   send(message, fd, reply, onsent) {
-    return this.sendEncoded(this.codec.encode(message), fd, reply, onsent);
+    const isPlain = this.features === null || fd >= 0;
+    const encoded = isPlain
+      ? this.codec.encode(message)
+      : this.codec.encodeFor(this.features, message);
+    return this.sendEncoded(encoded, fd, reply, onsent);
   }
 
   // The same for what the channel's codec has made of a message already.
   sendEncoded(encoded, fd, reply, onsent) {
     let flags = typeof onsent === 'function' ? NOTIFY : 0;
-    if (reply) {
-      flags = REPLY;
+    if (reply !== NO_REPLY) {
+      flags = reply;
     } else if (this.turnOpen) {
       flags |= GATHER;
       this.gathered = true;
@@ -84,7 +114,7 @@ class NativeChannel {
       this.turnOpen = true;
       process.nextTick(endTurn, this);
     }
-    const status = this.codec.send(this.id, encoded, fd, flags);
+    const status = transmit(this.id, encoded, fd, flags);
     if (status < 0) return status;
     if (typeof onsent !== 'function') return status;
     if (status & PENDING) {
@@ -121,6 +151,10 @@ class NativeChannel {
     for (const { onsent } of this.completions.splice(0)) process.nextTick(onsent, why());
   }
 
+  busyPoll(micros) {
+    if (this.id !== 0) binding.channelBusyPoll(this.id, micros);
+  }
+
   ref() {
     if (this.id !== 0) binding.channelRef(this.id, true);
   }
@@ -148,4 +182,4 @@ class NativeChannel {
   }
 }
 
-module.exports = { NativeChannel, FULL };
+module.exports = { ACKNOWLEDGEMENT, FULL, NO_REPLY, NativeChannel, REFUSAL };

@@ -2,15 +2,25 @@
 
 // The two codecs of a channel: how one message becomes text or bytes, which any number of channels
 // of one codec may send, and how a batch the addon has split into frames becomes messages. Framing
-// itself (newlines, length prefixes) is the addon's.
+// itself is the addon's.
 
 const v8 = require('node:v8');
 const binding = require('../binding');
+const { Beside, closeAll, setAside, setTextAside } = require('./large_buffers');
+const { plainText } = require('./plain_message');
 const { ERR_INVALID_ARG_VALUE } = require('../errors');
 
 // Tags that Node's 'advanced' wire puts before a host object.
 const VIEW_TAG = 0;
 const PLAIN_TAG = 1;
+// brood's own, where both ends are.
+const LARGE_TAG = 2;
+const TEXT_TAG = 3;
+// V8's own tag before any host object.
+const HOST_OBJECT = Buffer.from('\\');
+
+// A bit of a channel's features.
+const SHARED_MEMORY = 2;
 
 class Serializer extends v8.DefaultSerializer {
   // What structured clone cannot carry (native handles, say) goes the way JSON would send it: as
@@ -28,10 +38,50 @@ class Serializer extends v8.DefaultSerializer {
 
 class Deserializer extends v8.DefaultDeserializer {
   _readHostObject() {
-    const tag = this.readUint32();
+    return this._readTagged(this.readUint32());
+  }
+
+  _readTagged(tag) {
     if (tag === VIEW_TAG) return super._readHostObject();
     if (tag !== PLAIN_TAG) throw new Error(`unknown host object tag ${tag}`);
     return this.readValue();
+  }
+}
+
+// As above, with large buffers set aside in `files`.
+class LargeSerializer extends Serializer {
+  files = [];
+
+  _writeHostObject(object) {
+    const aside = ArrayBuffer.isView(object) ? setAside(object, this.files) : null;
+    if (aside === null) return super._writeHostObject(object);
+    this.writeUint32(LARGE_TAG);
+    this.writeUint32(aside.kind);
+    this.writeUint32(aside.index);
+    this.writeUint32(aside.byteLength);
+    return undefined;
+  }
+}
+
+class LargeDeserializer extends Deserializer {
+  // All of the message, if it is one that lies beside the stream as JSON.
+  text = undefined;
+
+  constructor(bytes, beside) {
+    super(bytes);
+    this.beside = beside;
+  }
+
+  _readHostObject() {
+    const tag = this.readUint32();
+    if (tag === LARGE_TAG) {
+      const [kind, index, byteLength] = [this.readUint32(), this.readUint32(), this.readUint32()];
+      return this.beside.view(kind, index, byteLength);
+    }
+    if (tag !== TEXT_TAG) return this._readTagged(tag);
+    this.text = this.beside.text(0, this.readUint32());
+    // V8 takes objects only; what the text says may be none.
+    return {};
   }
 }
 
@@ -45,20 +95,10 @@ const json = {
     return text;
   },
 
-  send(id, text, fd, flags) {
-    return binding.channelSend(id, text, fd, flags);
-  },
-
-  // `batch` is a JSON array of `count` messages. One parse for all of them is a quarter cheaper
-  // than one for each; when a line is not valid by itself, parse line by line to find which.
-  decode(id, batch, count) {
-    try {
-      const messages = JSON.parse(batch);
-      if (messages.length === count) return { messages };
-    } catch {
-      // Fall through: some line is not JSON.
-    }
-    return decodeEach(binding.channelLines(id), JSON.parse);
+  // For a peer that is brood, too, and a message that has no handle.
+  encodeFor(features, message) {
+    const text = this.encode(message);
+    return (features & SHARED_MEMORY) === 0 ? text : encodeText(text);
   },
 };
 
@@ -66,34 +106,113 @@ const advanced = {
   advanced: true,
 
   encode(message) {
-    const serializer = new Serializer();
-    serializer.writeHeader();
-    serializer.writeValue(message);
-    return serializer.releaseBuffer();
+    return serialize(new Serializer(), message);
   },
 
-  send(id, bytes, fd, flags) {
-    return binding.channelSendBytes(id, bytes, fd, flags);
-  },
-
-  // `batch` is one Buffer, `ranges` the start and end of each message in it.
-  decode(id, batch, count, ranges) {
-    const frames = Array.from({ length: count }, (_, index) =>
-      batch.subarray(ranges[2 * index], ranges[2 * index + 1]),
-    );
-    return decodeEach(frames, (bytes) => {
-      const deserializer = new Deserializer(bytes);
-      deserializer.readHeader();
-      return deserializer.readValue();
-    });
+  encodeFor(features, message) {
+    const text = plainText(message);
+    if (text !== undefined) return text;
+    return (features & SHARED_MEMORY) === 0 ? this.encode(message) : encodeLarge(message);
   },
 };
 
+// A serialized message whose large buffers are in `files`.
+class LargeMessage {
+  constructor(bytes, files) {
+    this.bytes = bytes;
+    this.files = files;
+  }
+}
+
+function serialize(serializer, message) {
+  serializer.writeHeader();
+  serializer.writeValue(message);
+  return serializer.releaseBuffer();
+}
+
+// A message of which all the JSON lies beside it, if it is long.
+function encodeText(text) {
+  const files = [];
+  const byteLength = setTextAside(text, files);
+  if (byteLength < 0) return text;
+  const serializer = new Serializer();
+  serializer.writeHeader();
+  serializer.writeRawBytes(HOST_OBJECT);
+  serializer.writeUint32(TEXT_TAG);
+  serializer.writeUint32(byteLength);
+  return new LargeMessage(serializer.releaseBuffer(), files);
+}
+
+function encodeLarge(message) {
+  const serializer = new LargeSerializer();
+  const { files } = serializer;
+  try {
+    const bytes = serialize(serializer, message);
+    return files.length === 0 ? bytes : new LargeMessage(bytes, files);
+  } catch (error) {
+    closeAll(files);
+    throw error;
+  }
+}
+
+// Sends what a codec has made of a message.
+function transmit(id, encoded, fd, flags) {
+  if (typeof encoded === 'string') return binding.channelSend(id, encoded, fd, flags);
+  if (encoded instanceof LargeMessage) {
+    return binding.channelSendShared(id, encoded.bytes, encoded.files, flags);
+  }
+  return binding.channelSendBytes(id, encoded, fd, flags);
+}
+
+// What the addon has received in one go: text, or bytes with the place of each message.
+function decode(native, batch, count, ranges, memory) {
+  if (typeof batch === 'string') return decodeText(native.id, batch, count);
+  return decodeValues(batch, count, ranges, memory, native.maxMessageSize);
+}
+
+// `batch` is a JSON array of `count` messages. One parse for all of them is a quarter cheaper than
+// one for each; when a line is not valid by itself, parse line by line to find which.
+function decodeText(id, batch, count) {
+  try {
+    const messages = JSON.parse(batch);
+    if (messages.length === count) return { messages };
+  } catch {
+    // Fall through: some line is not JSON.
+  }
+  return decodeEach(binding.channelLines(id), JSON.parse);
+}
+
+// `batch` is one Buffer, `ranges` the start and end of each message in it, `memory` the descriptors
+// of some messages' large buffers, behind their index.
+function decodeValues(batch, count, ranges, memory, limit) {
+  const frames = Array.from({ length: count }, (_, index) =>
+    batch.subarray(ranges[2 * index], ranges[2 * index + 1]),
+  );
+  if (memory === undefined) {
+    return decodeEach(frames, (bytes) => readValue(new Deserializer(bytes)));
+  }
+  const files = new Map();
+  for (let i = 0; i < memory.length; i += 2) files.set(memory[i], memory[i + 1]);
+  try {
+    return decodeEach(frames, (bytes, index) =>
+      readValue(new LargeDeserializer(bytes, new Beside(files.get(index) ?? [], limit))),
+    );
+  } finally {
+    for (const own of files.values()) closeAll(own);
+  }
+}
+
+function readValue(deserializer) {
+  deserializer.readHeader();
+  const value = deserializer.readValue();
+  return deserializer.text === undefined ? value : JSON.parse(deserializer.text);
+}
+
 function decodeEach(frames, decodeOne) {
   const messages = [];
-  for (const frame of frames) {
+  for (let index = 0; index < frames.length; index++) {
     try {
-      messages.push(decodeOne(frame));
+      messages.push(decodeOne(frames[index], index));
     } catch (error) {
       return { messages, error };
     }
@@ -101,4 +220,4 @@ function decodeEach(frames, decodeOne) {
   return { messages };
 }
 
-module.exports = { json, advanced };
+module.exports = { advanced, decode, json, transmit };

@@ -6,6 +6,7 @@
 
 const binding = require('../binding');
 const { setupChannel } = require('./channel');
+const { answerOffer } = require('./upgrade');
 const { debug } = require('../debug');
 
 const LISTENED = ['message', 'disconnect'];
@@ -89,6 +90,7 @@ function takeOverChannel() {
   removeStockListeners(listeners);
   countListeners(channel, wasReferenced);
   moveParkedMessages(stockControl, channel);
+  answerOffer(channel.native);
   process.nextTick(() => channel.flushParked());
   return true;
 }
@@ -132,4 +134,13 @@ function countListeners({ control, native }, wasReferenced) {
   });
 }
 
-module.exports = { takeOverChannel };
+// The parent has offered brood's own framing, which needs our end of the channel.
+function takeUpOffer() {
+  try {
+    if (process.connected) takeOverChannel();
+  } catch (error) {
+    debug("the parent's offer cannot be taken up: %s", error.message);
+  }
+}
+
+module.exports = { takeOverChannel, takeUpOffer };

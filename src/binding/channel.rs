@@ -4,9 +4,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, IntoRawFd};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use napi::sys::{napi_callback_info, napi_env, napi_value};
@@ -21,13 +22,14 @@ use super::value;
 use crate::cluster::relay::Inbox;
 use crate::ipc::pace::{Brought, Pace};
 use crate::ipc::shared::{self, SharedChannel};
+use crate::ipc::upgrade::{Offer, Terms, VERSION};
 use crate::ipc::{
-    Batch, Channel, ChannelEvent, FlushState, Framing, HandleSlot, Limits, Progress, ReadEnd,
-    SendMode, UnixTransport,
+    Batch, Channel, ChannelEvent, FlushState, Framing, HandleSlot, Limits, Progress, ReadEnd, Run,
+    SendMode, SendStatus, UnixTransport,
 };
 use crate::process::CHANNEL_ROOM;
 use crate::sys::descriptor;
-use crate::uv::{Poll, Readiness, Timer};
+use crate::uv::{Poll, Prepare, Readiness, Seen, Timer};
 
 /// What this file adds to the addon's exports.
 pub const FUNCTIONS: &[Function] = &[
@@ -36,12 +38,18 @@ pub const FUNCTIONS: &[Function] = &[
     ("channelFeed", Some(feed)),
     ("channelSend", Some(send_text)),
     ("channelSendBytes", Some(send_bytes)),
+    ("channelSendShared", Some(send_shared)),
     ("channelFlush", Some(flush)),
+    ("channelBusyPoll", Some(set_busy)),
     ("channelRef", Some(set_ref)),
     ("channelRead", Some(set_reading)),
     ("channelIdle", Some(is_idle)),
     ("channelReceiving", Some(is_receiving)),
     ("channelLines", Some(lines)),
+    ("makeOffer", Some(make_offer)),
+    ("channelOffer", Some(offer)),
+    ("channelAccept", Some(accept)),
+    ("channelPin", Some(pin)),
     ("channelShutdown", Some(shutdown)),
 ];
 
@@ -59,6 +67,7 @@ const USUAL_ROOM: usize = 212_992;
 const GATHER: i32 = 1;
 const REPLY: i32 = 2;
 const NOTIFY: i32 = 4;
+const REFUSE: i32 = 8;
 
 /// Bits of a send's result; the message's number stands above them.
 const PENDING: u64 = 1;
@@ -76,13 +85,45 @@ enum Event {
     Drained = 5,
     Closed = 6,
     SendFailed = 7,
+    Upgraded = 8,
 }
 
 /// The channels of one environment.
 #[derive(Default)]
 pub struct Channels {
     next_id: Cell<u32>,
-    open: RefCell<HashMap<u32, Rc<Entry>>>,
+    open: RefCell<HashMap<u32, Rc<Entry>, BuildHasherDefault<ById>>>,
+}
+
+/// Numbers that were given in ascending order need no mixing, and every send looks one up.
+#[derive(Default)]
+struct ById(u64);
+
+impl Hasher for ById {
+    fn finish(&self) -> u64 {
+        // The table looks at the upper bits, too.
+        self.0 ^ (self.0 << 57)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u32(u32::from(byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 << 8) ^ u64::from(number);
+    }
+}
+
+/// A channel with bytes to receive.
+pub struct Busy(Rc<Entry>);
+
+impl Busy {
+    /// Receives them.
+    pub fn receive(&self, environment: &Rc<Environment>) {
+        self.0.on_ready(environment, Readiness::READABLE);
+    }
 }
 
 /// One channel as its environment sees it.
@@ -109,8 +150,12 @@ struct Entry {
     /// The highest number a callback waits for, and the highest reported.
     wanted: Cell<u64>,
     reported: Cell<u64>,
-    /// The batch JavaScript is looking at.
-    batch: RefCell<Option<Batch>>,
+    /// The batch JavaScript is looking at, and which of its messages.
+    batch: RefCell<Option<(Batch, Run)>>,
+    /// How long the loop may spin for this channel.
+    busy: Cell<Duration>,
+    /// JavaScript knows that this end sends brood's frames.
+    upgraded: Cell<bool>,
     /// Set while a cluster's dispatcher reads the channel, and until the inbox is empty after.
     relayed: RefCell<Option<Relayed>>,
     /// The dispatcher reads it no more.
@@ -128,6 +173,38 @@ impl Channels {
             let mut channel = entry.shared.lock();
             channel.flush();
             entry.update(&channel);
+        }
+    }
+
+    /// Has the loop spin as long as the most demanding channel wants.
+    fn update_busy(&self, environment: &Rc<Environment>) {
+        let open = self.open.borrow();
+        let limit = open.values().map(|entry| entry.busy.get()).max();
+        environment
+            .busy()
+            .set_limit(environment, limit.unwrap_or_default());
+    }
+
+    fn busy_entries(&self) -> Vec<Rc<Entry>> {
+        let open = self.open.borrow();
+        let busy = open.values().filter(|entry| entry.is_busy());
+        busy.cloned().collect()
+    }
+
+    /// Looks for bytes on the channels that ask for it: the one that has some, or why none has.
+    pub fn spin(&self, prepare: &Prepare, limit: Duration) -> Result<Busy, Seen> {
+        let entries = self.busy_entries();
+        if entries.is_empty() {
+            return Err(Seen::Loop);
+        }
+        let polls: Vec<_> = entries.iter().map(|entry| entry.poll.borrow()).collect();
+        let polls: Vec<&Poll> = polls.iter().filter_map(|poll| poll.as_ref()).collect();
+        let descriptors: Vec<_> = polls.iter().map(|poll| poll.descriptor()).collect();
+        match prepare.spin(&descriptors, limit) {
+            Seen::Descriptor(index) if descriptors.len() == entries.len() => {
+                Ok(Busy(entries[index].clone()))
+            }
+            seen => Err(seen),
         }
     }
 
@@ -254,7 +331,7 @@ impl Entry {
 
     /// Tells JavaScript what a flush or an acknowledgement has changed, and ends a lingering
     /// channel that has nothing left to write.
-    fn settle(&self, environment: &Environment) {
+    fn settle(&self, environment: &Rc<Environment>) {
         let (events, completed, unwritten, holding, broken) = {
             let mut channel = self.shared.lock();
             let events: Vec<_> = std::iter::from_fn(|| channel.next_event()).collect();
@@ -297,15 +374,27 @@ impl Entry {
 
     /// Forgets the channel; its descriptor is closed with the last reference. Says whether it
     /// was open.
-    fn close(&self, environment: &Environment) -> bool {
+    fn close(&self, environment: &Rc<Environment>) -> bool {
         self.release();
         self.unwatch();
-        environment
-            .channels()
-            .open
-            .borrow_mut()
-            .remove(&self.id)
-            .is_some()
+        let channels = environment.channels();
+        let was_open = channels.open.borrow_mut().remove(&self.id).is_some();
+        if !self.busy.get().is_zero() {
+            channels.update_busy(environment);
+        }
+        was_open
+    }
+
+    /// Whether the loop is to look for its messages now.
+    fn is_busy(&self) -> bool {
+        !self.busy.get().is_zero() && self.interest.get().0
+    }
+
+    /// Something was sent or received.
+    fn stir(&self, environment: &Environment) {
+        if !self.busy.get().is_zero() {
+            environment.busy().stir();
+        }
     }
 
     /// Takes the channel back from the dispatcher, with nobody to hear what it has read.
@@ -404,6 +493,7 @@ impl Entry {
         loop {
             let batch = self.shared.lock().receive(READ_BUDGET);
             match batch.end() {
+                ReadEnd::Switched => {}
                 ReadEnd::Budget | ReadEnd::ShortRead if to_the_end => {}
                 _ => return,
             }
@@ -416,9 +506,18 @@ impl Entry {
         let before = self.shared.lock().stats().bytes_received;
         let mut messages = 0;
         loop {
-            let batch = self.shared.lock().receive(READ_BUDGET);
+            let (batch, upgraded) = {
+                let mut channel = self.shared.lock();
+                (channel.receive(READ_BUDGET), channel.upgraded())
+            };
+            if let Some(terms) = upgraded
+                && !self.upgraded.replace(true)
+            {
+                self.report(environment, Event::Upgraded, u64::from(terms.features), 0);
+            }
             let end = batch.end();
             messages += batch.len();
+            self.stir(environment);
             if batch.is_empty() {
                 self.shared.lock().recycle(batch);
             } else {
@@ -429,8 +528,11 @@ impl Entry {
             }
             match end {
                 ReadEnd::Closed | ReadEnd::Failed(_) => return,
+                ReadEnd::Switched if self.reads_here() => {}
                 ReadEnd::Budget | ReadEnd::ShortRead if to_the_end && self.reads_here() => {}
-                ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Drained => break,
+                ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Switched | ReadEnd::Drained => {
+                    break;
+                }
             }
         }
         let bytes = (self.shared.lock().stats().bytes_received - before) as usize;
@@ -489,7 +591,7 @@ impl Entry {
                 self.tell(environment, Event::Broken, detail, 0);
                 true
             }
-            ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Drained => false,
+            ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Switched | ReadEnd::Drained => false,
         }
     }
 
@@ -498,37 +600,66 @@ impl Entry {
         self.update(&self.shared.lock());
     }
 
+    /// Hands the messages to JavaScript, one call for all that are encoded alike.
     fn deliver(&self, environment: &Environment, mut batch: Batch) {
-        let handles = batch.take_handles();
-        *self.batch.borrow_mut() = Some(batch);
+        let mut handles = batch.take_handles();
+        let mut shared = batch.take_shared();
+        for run in batch.runs() {
+            let later =
+                handles.split_off(handles.partition_point(|(index, _)| *index < run.messages.end));
+            let own = std::mem::replace(&mut handles, later);
+            let later =
+                shared.split_off(shared.partition_point(|(index, _)| *index < run.messages.end));
+            let memory = std::mem::replace(&mut shared, later);
+            batch = self.deliver_run(environment, batch, run, own, memory);
+        }
+        self.shared.lock().recycle(batch);
+    }
+
+    fn deliver_run(
+        &self,
+        environment: &Environment,
+        batch: Batch,
+        run: Run,
+        handles: Vec<(usize, HandleSlot)>,
+        memory: Vec<(usize, Vec<OwnedFd>)>,
+    ) -> Batch {
+        let taken = self.batch.replace(Some((batch, run)));
+        debug_assert!(taken.is_none(), "two batches at a time");
         self.target
             .call(environment.callback(Callbacks::ChannelMessages), |env| {
                 let batch = self.batch.borrow();
-                let batch = batch.as_ref()?;
-                let framing = self.shared.lock().framing();
-                let (payload, ranges) = match framing {
-                    Framing::JsonLines => {
-                        let text = value::string(env, batch.json_array(), batch.is_ascii());
-                        (text, value::undefined(env))
-                    }
-                    Framing::Advanced => (
-                        value::buffer_copy(env, batch.region()),
-                        ranges_of(env, batch),
-                    ),
-                };
-                let count = value::integer(env, batch.len() as i32);
-                Some([payload, count, handles_array(env, handles), ranges])
+                let (batch, run) = batch.as_ref()?;
+                let (payload, ranges) = payload_of(env, batch, run);
+                let count = value::integer(env, run.messages.len() as i32);
+                let handles = handles_array(env, handles, run.messages.start);
+                let memory = memory_array(env, memory, run.messages.start);
+                Some([payload, count, handles, ranges, memory])
             });
-        let batch = self.batch.borrow_mut().take();
-        if let Some(batch) = batch {
-            self.shared.lock().recycle(batch);
-        }
+        let (batch, _) = self
+            .batch
+            .take()
+            .unwrap_or_else(|| unreachable!("put there above"));
+        batch
+    }
+}
+
+/// A run as JavaScript decodes it: a JSON array, or a copy of the bytes and where each value lies.
+fn payload_of(env: napi_env, batch: &Batch, run: &Run) -> (napi_value, napi_value) {
+    let bytes = &batch.region()[run.bytes.clone()];
+    match run.encoding {
+        Framing::JsonLines => (value::string(env, bytes, run.ascii), value::undefined(env)),
+        Framing::Advanced => (value::buffer_copy(env, bytes), ranges_of(env, batch, run)),
     }
 }
 
 /// `[index, descriptor, …]` in ascending order, -1 for a descriptor that did not arrive;
 /// `undefined` when no message carries one. The descriptors are JavaScript's from here on.
-fn handles_array(env: napi_env, handles: Vec<(usize, HandleSlot)>) -> napi_value {
+fn handles_array(
+    env: napi_env,
+    handles: Vec<(usize, HandleSlot)>,
+    first_message: usize,
+) -> napi_value {
     if handles.is_empty() {
         return value::undefined(env);
     }
@@ -537,19 +668,37 @@ fn handles_array(env: napi_env, handles: Vec<(usize, HandleSlot)>) -> napi_value
             HandleSlot::Received(fd) => fd.into_raw_fd(),
             HandleSlot::Missing => -1,
         };
+        let index = index - first_message;
         [value::integer(env, index as i32), value::integer(env, fd)]
     });
     value::array(env, numbers)
 }
 
-/// `[start, end, …]` of each message in the batch's region.
-fn ranges_of(env: napi_env, batch: &Batch) -> napi_value {
-    let numbers = (0..batch.len()).flat_map(|index| {
+/// `[index, [descriptor, …], …]` in ascending order, or `undefined`; the descriptors are
+/// JavaScript's from here on.
+fn memory_array(
+    env: napi_env,
+    memory: Vec<(usize, Vec<OwnedFd>)>,
+    first_message: usize,
+) -> napi_value {
+    if memory.is_empty() {
+        return value::undefined(env);
+    }
+    let items = memory.into_iter().flat_map(|(index, files)| {
+        let numbers = files
+            .into_iter()
+            .map(|file| value::integer(env, file.into_raw_fd()));
+        let index = value::integer(env, (index - first_message) as i32);
+        [index, value::array(env, numbers)]
+    });
+    value::array(env, items)
+}
+
+/// `[start, end, …]` of each message in the run's bytes.
+fn ranges_of(env: napi_env, batch: &Batch, run: &Run) -> napi_value {
+    let numbers = run.messages.clone().flat_map(|index| {
         let range = batch.range(index);
-        [
-            value::number(env, range.start as f64),
-            value::number(env, range.end as f64),
-        ]
+        [range.start, range.end].map(|at| value::number(env, (at - run.bytes.start) as f64))
     });
     value::array(env, numbers)
 }
@@ -628,6 +777,8 @@ fn open_channel(
         wanted: Cell::new(0),
         reported: Cell::new(0),
         batch: RefCell::new(None),
+        busy: Cell::new(Duration::ZERO),
+        upgraded: Cell::new(false),
         relayed: RefCell::new(None),
         relay_ends: Cell::new(false),
     });
@@ -655,7 +806,8 @@ unsafe extern "C" fn feed(env: napi_env, info: napi_callback_info) -> napi_value
 unsafe extern "C" fn send_text(env: napi_env, info: napi_callback_info) -> napi_value {
     let [id, text, fd, flags] = value::arguments(env, info);
     let write = |channel: &mut Channel<UnixTransport>| {
-        let room = channel.reserve(value::string_bound(env, text));
+        let bound = value::string_bound(env, text);
+        let room = channel.reserve_as(bound, Framing::JsonLines);
         value::write_string(env, text, room)
     };
     send(env, id, fd, flags, write)
@@ -666,7 +818,8 @@ unsafe extern "C" fn send_bytes(env: napi_env, info: napi_callback_info) -> napi
     // SAFETY: no JavaScript runs before the bytes are copied.
     let bytes = unsafe { value::view_bytes(env, bytes) }.unwrap_or_default();
     let write = |channel: &mut Channel<UnixTransport>| {
-        channel.reserve(bytes.len()).copy_from_slice(bytes);
+        let room = channel.reserve_as(bytes.len(), Framing::Advanced);
+        room.copy_from_slice(bytes);
         bytes.len()
     };
     send(env, id, fd, flags, write)
@@ -680,9 +833,10 @@ fn send(
     flags: napi_value,
     write: impl FnOnce(&mut Channel<UnixTransport>) -> usize,
 ) -> napi_value {
-    let Some((_, entry)) = entry_of(env, id) else {
+    let Some((environment, entry)) = entry_of(env, id) else {
         return value::failure(env, Errno::EPIPE);
     };
+    entry.stir(&environment);
     let fd = value::get_i32(env, fd);
     let handle = match if fd < 0 {
         Ok(None)
@@ -693,20 +847,65 @@ fn send(
         Err(errno) => return value::failure(env, errno),
     };
     let flags = value::get_i32(env, flags);
-    let mode = if flags & GATHER == 0 {
-        SendMode::WriteNow
-    } else {
-        SendMode::Gather
-    };
+    let mode = mode_of(flags);
     entry.answered.set(true);
     let mut channel = entry.shared.lock();
+    if flags & REPLY != 0 && channel.upgraded().is_some() {
+        let result = match flags & REFUSE {
+            0 => channel.acknowledge_handle(),
+            _ => channel.refuse_handle(),
+        };
+        entry.update(&channel);
+        return value::integer(env, result.err().map_or(0, |errno| -(errno as i32)));
+    }
     let length = write(&mut channel);
     if flags & REPLY != 0 {
         let result = channel.commit_unqueued(length);
         entry.update(&channel);
         return value::integer(env, result.err().map_or(0, |errno| -(errno as i32)));
     }
-    let status = match channel.commit(length, handle, mode) {
+    let result = channel.commit(length, handle, mode);
+    sent(env, &entry, channel, result, flags)
+}
+
+/// Sends a serialized value whose large buffers lie in sealed files, which are closed in any case.
+unsafe extern "C" fn send_shared(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, bytes, files, flags] = value::arguments(env, info);
+    let numbers = value::elements(env, files).into_iter();
+    let files: Vec<OwnedFd> = numbers
+        .filter_map(|number| descriptor::take(value::get_i32(env, number)).ok())
+        .collect();
+    let Some((_, entry)) = entry_of(env, id) else {
+        return value::failure(env, Errno::EPIPE);
+    };
+    // SAFETY: no JavaScript runs before the bytes are copied.
+    let bytes = unsafe { value::view_bytes(env, bytes) }.unwrap_or_default();
+    let flags = value::get_i32(env, flags);
+    entry.answered.set(true);
+    let mut channel = entry.shared.lock();
+    let room = channel.reserve_as(bytes.len(), Framing::Advanced);
+    room.copy_from_slice(bytes);
+    let result = channel.commit_shared(bytes.len(), files, mode_of(flags));
+    sent(env, &entry, channel, result, flags)
+}
+
+fn mode_of(flags: i32) -> SendMode {
+    if flags & GATHER == 0 {
+        SendMode::WriteNow
+    } else {
+        SendMode::Gather
+    }
+}
+
+/// What a send returns to JavaScript: a negative errno, or the state bits.
+fn sent(
+    env: napi_env,
+    entry: &Entry,
+    channel: MutexGuard<'_, Channel<UnixTransport>>,
+    result: Result<SendStatus, Errno>,
+    flags: i32,
+) -> napi_value {
+    let status = match result {
         Ok(status) => status,
         Err(errno) => return value::failure(env, errno),
     };
@@ -733,7 +932,7 @@ fn send(
 }
 
 /// Whether Node's `send()` would return false.
-fn is_full(status: &crate::ipc::SendStatus) -> bool {
+fn is_full(status: &SendStatus) -> bool {
     match status.progress {
         Progress::Held => status.held_messages != 1,
         _ => status.queued_bytes >= HIGH_WATER,
@@ -755,6 +954,17 @@ unsafe extern "C" fn flush(env: napi_env, info: napi_callback_info) -> napi_valu
     entry.reported.set(completed);
     entry.settle(&environment);
     value::number(env, completed as f64)
+}
+
+/// Microseconds the event loop may spin for messages of this channel before it sleeps.
+unsafe extern "C" fn set_busy(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, micros] = value::arguments(env, info);
+    if let Some((environment, entry)) = entry_of(env, id) {
+        let micros = value::get_f64(env, micros).clamp(0.0, 1e6);
+        entry.busy.set(Duration::from_micros(micros as u64));
+        environment.channels().update_busy(&environment);
+    }
+    value::undefined(env)
 }
 
 unsafe extern "C" fn set_ref(env: napi_env, info: napi_callback_info) -> napi_value {
@@ -802,11 +1012,61 @@ unsafe extern "C" fn lines(env: napi_env, info: napi_callback_info) -> napi_valu
         return value::undefined(env);
     };
     let batch = entry.batch.borrow();
-    let Some(batch) = batch.as_ref() else {
+    let Some((batch, run)) = batch.as_ref() else {
         return value::undefined(env);
     };
-    let lines = (0..batch.len()).map(|i| value::string(env, batch.message(i), batch.is_ascii()));
+    let messages = run.messages.clone();
+    let lines = messages.map(|i| value::string(env, batch.message(i), run.ascii));
     value::array(env, lines)
+}
+
+/// The text of an offer to a child of this process, of what layout `version` could do.
+unsafe extern "C" fn make_offer(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [version] = value::arguments(env, info);
+    let terms = Terms::of(value::get_i32(env, version).clamp(0, VERSION as i32) as u32);
+    // Keyed with the kernel's random numbers.
+    let [high, low] = [(); 2].map(|()| RandomState::new().hash_one(0));
+    let offer = Offer::new(terms, std::process::id(), &format!("{high:016x}{low:016x}"));
+    value::string(env, offer.to_text().as_bytes(), true)
+}
+
+/// The child was made this offer in its environment.
+unsafe extern "C" fn offer(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, text] = value::arguments(env, info);
+    if let (Some((_, entry)), Some(offer)) = (entry_of(env, id), offer_of(env, text)) {
+        entry.shared.lock().offer_upgrade(&offer);
+    }
+    value::undefined(env)
+}
+
+/// Takes up the parent's offer, which is `text`, if it was made to this process and there is common
+/// ground with `version`; returns whether.
+unsafe extern "C" fn accept(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, text, version] = value::arguments(env, info);
+    let own = Terms::of(value::get_i32(env, version).clamp(0, VERSION as i32) as u32);
+    let accepted = match (entry_of(env, id), offer_of(env, text)) {
+        (Some((_, entry)), Some(offer)) if offer.parent == std::os::unix::process::parent_id() => {
+            let mut channel = entry.shared.lock();
+            let accepted = channel.accept_upgrade(&offer, own);
+            entry.update(&channel);
+            accepted.unwrap_or(false)
+        }
+        _ => false,
+    };
+    value::boolean(env, accepted)
+}
+
+fn offer_of(env: napi_env, text: napi_value) -> Option<Offer> {
+    let mut bytes = Vec::new();
+    value::append_string(env, text, &mut bytes);
+    Offer::parse(std::str::from_utf8(&bytes).ok()?)
+}
+
+/// Keeps Node's protocol, whatever the peer answers; false when it is too late.
+unsafe extern "C" fn pin(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id] = value::arguments(env, info);
+    let pinned = entry_of(env, id).is_none_or(|(_, entry)| entry.shared.lock().pin());
+    value::boolean(env, pinned)
 }
 
 /// Stops delivering and ends the channel once its queue is written. Returns whether it lingers.

@@ -214,6 +214,10 @@ fn try_add(env: napi_env, listener: u32, worker: u32, channel: u32) -> Result<()
     {
         let channels = environment.channels();
         let shared = channels.shared(channel).ok_or(Errno::EPIPE)?;
+        // The dispatcher speaks Node's protocol only.
+        if !shared.lock().pin() {
+            return Err(Errno::EPROTO);
+        }
         let inbox = channels.inbox(channel);
         let inbox = inbox.unwrap_or_else(|| Inbox::new(channel, running.relay.clone()));
         let given = inbox.clone();

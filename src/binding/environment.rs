@@ -11,9 +11,11 @@ use std::rc::Rc;
 use napi::sys::{self, napi_env, napi_value};
 use napi::{Error, Result, Status, check_status};
 
+use super::busy::BusyPolling;
 use super::channel::Channels;
 use super::dispatcher::Dispatching;
 use super::lane::Lanes;
+use super::memory::Regions;
 use super::process::Processes;
 use crate::uv::{Loop, Symbols};
 
@@ -26,6 +28,8 @@ pub struct Environment {
     dispatching: Dispatching,
     lanes: Lanes,
     processes: Processes,
+    regions: Regions,
+    busy: BusyPolling,
     ending: Cell<bool>,
 }
 
@@ -66,6 +70,8 @@ impl Environment {
             dispatching: Dispatching::default(),
             lanes: Lanes::default(),
             processes: Processes::default(),
+            regions: Regions::default(),
+            busy: BusyPolling::default(),
             ending: Cell::new(false),
         });
         let shared = Rc::into_raw(state.clone()).cast_mut().cast();
@@ -122,6 +128,16 @@ impl Environment {
         &self.processes
     }
 
+    /// Whether its event loop spins before it waits.
+    pub fn busy(&self) -> &BusyPolling {
+        &self.busy
+    }
+
+    /// Memory of the environment that may be handed over.
+    pub fn regions(&self) -> &Regions {
+        &self.regions
+    }
+
     /// Whether the environment is being torn down: JavaScript must not be called any more.
     pub fn is_ending(&self) -> bool {
         self.ending.get()
@@ -150,6 +166,7 @@ impl Environment {
         self.ending.set(true);
         self.dispatching.close();
         self.channels.close_all();
+        self.busy.close();
         self.lanes.close_all();
         self.processes.close_all();
     }

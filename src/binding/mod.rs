@@ -4,6 +4,7 @@
 //! Hot functions are raw `napi_callback`s, listed by each area's `FUNCTIONS`; functions that are
 //! called once in a while use `#[napi]`.
 
+mod busy;
 mod callback;
 mod channel;
 mod command;
@@ -13,6 +14,7 @@ mod dispatcher;
 mod environment;
 mod lane;
 mod launches;
+mod memory;
 mod process;
 mod relayed;
 mod spawn_sync;
@@ -51,6 +53,7 @@ const AREAS: &[&[Function]] = &[
     channel::FUNCTIONS,
     descriptor::FUNCTIONS,
     diagnostics::FUNCTIONS,
+    memory::FUNCTIONS,
     dispatcher::FUNCTIONS,
     lane::FUNCTIONS,
     process::FUNCTIONS,

@@ -99,13 +99,22 @@ pub fn type_of(env: napi_env, value: napi_value) -> sys::napi_valuetype {
     result
 }
 
+/// Strings of more units than this are measured: room for the worst case would cost more.
+const MEASURED: usize = 64 * 1024;
+
 /// An upper bound for the UTF-8 length of a string, with the NUL that [`write_string`] appends:
-/// three bytes for each UTF-16 unit, whose number V8 has at hand.
+/// three bytes for each UTF-16 unit, whose number V8 has at hand; the exact length of a long one.
 pub fn string_bound(env: napi_env, value: napi_value) -> usize {
     let mut units = 0;
     // SAFETY: a null buffer asks for the length only.
     unsafe { sys::napi_get_value_string_utf16(env, value, ptr::null_mut(), 0, &mut units) };
-    units * 3 + 1
+    if units <= MEASURED {
+        return units * 3 + 1;
+    }
+    let mut bytes = 0;
+    // SAFETY: as above.
+    unsafe { sys::napi_get_value_string_utf8(env, value, ptr::null_mut(), 0, &mut bytes) };
+    bytes + 1
 }
 
 /// Writes a string's UTF-8 and a NUL into `room`, which has [`string_bound`] bytes, and returns

@@ -1,8 +1,9 @@
-//! A worker that runs Node's own cluster: it gets connections as messages on its IPC channel, one at
-//! a time (two handles in flight could swap), and answers each. The dispatcher reads the channel, so
-//! that answers are seen while the primary's JavaScript is busy; what is not for it goes to the
-//! channel's own thread.
+//! A worker that runs Node's own cluster: it gets connections as messages on its IPC channel, the
+//! next one when the last has been acknowledged (two handles in flight could swap), and answers
+//! each. The dispatcher reads the channel, so that answers are seen while the primary's JavaScript
+//! is busy; what is not for it goes to the channel's own thread.
 
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -17,10 +18,14 @@ use super::watch::{Source, Watch};
 use crate::ipc::shared::SharedChannel;
 use crate::ipc::{Batch, ChannelEvent, Framing, ReadEnd};
 
+/// Connections that were acknowledged and not answered yet, with the one that was neither: a worker
+/// does both in one go, but in two messages, and waiting for the second would cost a wake-up.
+const MOST_IN_FLIGHT: usize = 4;
+
 /// Bytes read at a time.
 const READ_BUDGET: usize = 1 << 18;
 
-/// The connection that is on its way.
+/// A connection that is on its way.
 #[derive(Debug)]
 struct InFlight {
     connection: Connection,
@@ -35,7 +40,7 @@ struct InFlight {
 pub struct StockLink {
     channel: Arc<SharedChannel>,
     inbox: Arc<Inbox>,
-    in_flight: Option<InFlight>,
+    in_flight: VecDeque<InFlight>,
     last_number: i32,
     /// What the channel is watched for.
     watched: EpollFlags,
@@ -53,7 +58,7 @@ impl StockLink {
         StockLink {
             channel,
             inbox,
-            in_flight: None,
+            in_flight: VecDeque::new(),
             last_number: 0,
             watched: FIRST_WATCHED,
             ended: false,
@@ -68,7 +73,7 @@ impl StockLink {
 
     /// Connections that were sent and not answered.
     pub fn waiting(&self) -> usize {
-        usize::from(self.in_flight.is_some())
+        self.in_flight.len()
     }
 
     /// Whether there is still a way to the worker.
@@ -79,8 +84,8 @@ impl StockLink {
     /// Whether the worker can be sent a connection: no handle of ours or of the program's is on
     /// its way, and answers are being read.
     pub fn has_room(&self) -> bool {
-        let busy = !self.is_open() || self.in_flight.is_some() || self.inbox.is_full();
-        !busy && !self.channel.lock().holds_handle()
+        let busy = !self.is_open() || self.inbox.is_full();
+        !busy && self.in_flight.len() < MOST_IN_FLIGHT && !self.channel.lock().holds_handle()
     }
 
     /// Brings what the channel is watched for in line with what can be done with it.
@@ -105,7 +110,7 @@ impl StockLink {
         match self.try_send(key, number, &connection) {
             Ok(sequence) => {
                 self.last_number = number;
-                self.in_flight = Some(InFlight {
+                self.in_flight.push_back(InFlight {
                     connection,
                     number,
                     sequence,
@@ -137,6 +142,8 @@ impl StockLink {
                 ReadEnd::Closed | ReadEnd::Failed(_) => self.end(outcome),
                 ReadEnd::Budget | ReadEnd::ShortRead if hung_up => {}
                 ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Drained => break,
+                // A channel that is read here is pinned to Node's protocol.
+                ReadEnd::Switched => break,
             }
         }
         self.check_events(outcome);
@@ -184,24 +191,28 @@ impl StockLink {
     }
 
     fn answered(&mut self, reply: Reply, outcome: &mut Outcome) {
-        let is_this = |flight: &mut InFlight| flight.number == reply.number;
-        match self.in_flight.take_if(is_this) {
+        match self.take(|flight| flight.number == reply.number) {
             Some(_) if reply.accepted => outcome.take(),
             Some(flight) => outcome.decline(flight.connection),
             None => {}
         }
     }
 
+    fn take(&mut self, is_wanted: impl Fn(&InFlight) -> bool) -> Option<InFlight> {
+        let index = self.in_flight.iter().position(is_wanted)?;
+        self.in_flight.remove(index)
+    }
+
     /// What the channel says of the descriptor: that it never arrived.
     fn check_events(&mut self, outcome: &mut Outcome) {
-        while let Some(event) = self.channel.lock().next_dispatcher_event() {
+        let next_event = |link: &Self| link.channel.lock().next_dispatcher_event();
+        while let Some(event) = next_event(self) {
             let lost = match event {
                 ChannelEvent::HandleAcknowledged { .. } => continue,
                 ChannelEvent::HandleNotReceived { sequence }
                 | ChannelEvent::SendFailed { sequence, .. } => sequence,
             };
-            let is_this = |flight: &mut InFlight| flight.sequence == lost;
-            if let Some(flight) = self.in_flight.take_if(is_this) {
+            if let Some(flight) = self.take(|flight| flight.sequence == lost) {
                 outcome.decline(flight.connection);
             }
         }
@@ -210,7 +221,7 @@ impl StockLink {
     /// The worker is gone, and all it has written is read.
     fn end(&mut self, outcome: &mut Outcome) {
         self.ended = true;
-        if let Some(flight) = self.in_flight.take() {
+        for flight in self.in_flight.drain(..) {
             outcome.orphan(flight.connection);
         }
     }
@@ -218,13 +229,12 @@ impl StockLink {
     /// Gives the channel back to its thread, with nobody left to hear an answer: a connection that
     /// has not left yet is for another worker, one that has is the worker's.
     pub fn release(mut self, outcome: &mut Outcome) {
-        let Some(flight) = self.in_flight.take() else {
-            return;
-        };
-        if self.channel.lock().withdraw_dispatched(flight.sequence) {
-            outcome.returned.push(flight.connection);
-        } else {
-            outcome.take();
+        for flight in self.in_flight.drain(..) {
+            if self.channel.lock().withdraw_dispatched(flight.sequence) {
+                outcome.returned.push(flight.connection);
+            } else {
+                outcome.take();
+            }
         }
     }
 }

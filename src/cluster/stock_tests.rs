@@ -19,22 +19,25 @@ use crate::ipc::{Channel, Framing, SendMode, UnixTransport};
 use crate::sys::socket;
 
 #[test]
-fn a_worker_has_one_connection_on_its_way_and_gets_the_next_with_its_answer() {
+fn a_worker_gets_the_next_connection_with_its_acknowledgement_and_few_without_an_answer() {
     let mut stage = Stage::new(Policy::RoundRobin);
     let mut worker = stage.stock(1);
-    let clients = stage.clients(3);
-    let mut served = Vec::new();
-    for _ in 0..3 {
-        stage.turn();
-        let (number, stream) = worker.receive().unwrap();
-        assert!(worker.receive().is_none());
-        stage.turn();
-        assert!(worker.receive().is_none(), "acknowledged is not answered");
-        worker.answer(number, true);
-        served.push(stream.peer_addr().unwrap().port());
-    }
-    assert_eq!(served, ports(&clients));
+    let clients = stage.clients(6);
     stage.turn();
+    let mut served = Vec::new();
+    for _ in 0..4 {
+        served.push(worker.receive().unwrap());
+        assert!(worker.receive().is_none(), "one at a time");
+        stage.turn();
+    }
+    assert!(worker.receive().is_none(), "enough without an answer");
+    while served.len() < clients.len() {
+        worker.answer(served[served.len() - 4].0, true);
+        stage.turn();
+        served.push(worker.receive().unwrap());
+    }
+    let peers = served.iter().map(|one| one.1.peer_addr().unwrap().port());
+    assert_eq!(peers.collect::<Vec<_>>(), ports(&clients));
     assert_eq!(worker.relayed(), Vec::<String>::new());
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use super::error::ReceiveError;
-use super::frame_reader::Frames;
+use super::frame_reader::{Frames, Run};
 
 /// The handle of a `NODE_HANDLE` message.
 #[derive(Debug)]
@@ -30,6 +30,9 @@ pub enum ReadEnd {
     Budget,
     /// The peer closed its end between two messages, or was seen closed before.
     Closed,
+    /// The peer speaks brood's frames from here on: receive again, for the first of them may have
+    /// been read already.
+    Switched,
     /// The channel cannot be read any further, for this reason. Reported once, then `Closed`.
     Failed(ReceiveError),
 }
@@ -41,6 +44,7 @@ pub enum ReadEnd {
 pub struct Batch {
     pub(crate) frames: Frames,
     pub(crate) handles: Vec<(usize, HandleSlot)>,
+    pub(crate) shared: Vec<(usize, Vec<OwnedFd>)>,
     pub(crate) dispatched: Vec<usize>,
     pub(crate) end: ReadEnd,
 }
@@ -62,6 +66,17 @@ impl Batch {
     /// one by one.
     pub fn json_array(&self) -> &[u8] {
         self.frames.json_array()
+    }
+
+    /// The messages in order, by how they are encoded. Towards a peer that speaks Node's protocol
+    /// it is one run at most.
+    pub fn runs(&self) -> Vec<Run> {
+        self.frames.runs()
+    }
+
+    /// Takes out the memory that came with messages, by their index, for their large buffers.
+    pub fn take_shared(&mut self) -> Vec<(usize, Vec<OwnedFd>)> {
+        std::mem::take(&mut self.shared)
     }
 
     /// The region the ranges of [`range`](Self::range) refer to.

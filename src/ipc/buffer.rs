@@ -27,6 +27,11 @@ impl Buffer {
         &self.memory[self.head..self.tail]
     }
 
+    /// The filled part, to be changed in place.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.head..self.tail]
+    }
+
     /// `n` bytes of room behind the filled part.
     pub fn room(&mut self, n: usize) -> &mut [u8] {
         if self.memory.len() - self.tail < n {

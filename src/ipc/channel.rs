@@ -10,12 +10,16 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::batch::{Batch, HandleSlot, ReadEnd};
+use super::batch_reader::{BatchReader, Notice};
 use super::control::Control;
 use super::descriptors::DescriptorFifo;
 use super::error::ReceiveError;
-use super::frame_reader::FrameReader;
-use super::send_queue::{FlushState, SendMode, SendQueue, SendStatus, Sender};
+use super::frame_reader::{FrameReader, Frames};
+use super::layout::Kind;
+use super::outgoing::Outgoing;
+use super::send_queue::{FlushState, SendMode, SendStatus, Sender};
 use super::transport::{Ancillary, Ready, Transport};
+use super::upgrade::{self, Negotiation, Offer, Step, Terms, features};
 use super::{Framing, Limits, advanced, json_lines};
 
 /// What a read may take even when the budget is nearly used up.
@@ -80,15 +84,22 @@ pub struct ChannelStats {
 #[derive(Debug)]
 pub struct Channel<T> {
     transport: T,
-    queue: SendQueue,
+    queue: Outgoing,
     reader: FrameReader,
     descriptors: DescriptorFifo,
+    /// What follows the reader once the peer has switched to brood's frames.
+    frames: Option<BatchReader>,
+    negotiation: Negotiation,
+    /// Handles that came by Node's protocol and are not replied to yet.
+    unanswered: usize,
+    max_message: usize,
     /// The peer closed its end, or did what ends the reading.
     ended: bool,
     /// Bytes from before the takeover lie undecoded in the reader.
     preloaded: bool,
     /// Reused between reads.
     controls: Vec<(usize, Control)>,
+    notices: Vec<Notice>,
     received: ReceiveCounts,
 }
 
@@ -120,17 +131,22 @@ impl<T: Transport> Channel<T> {
         let max_message = limits.max_message.min(Limits::MAX_MESSAGE);
         Channel {
             transport,
-            queue: SendQueue::new(framing),
+            queue: Outgoing::new(framing),
             reader: FrameReader::new(framing, max_message),
             descriptors: DescriptorFifo::new(limits.max_unpaired_descriptors),
+            frames: None,
+            negotiation: Negotiation::None,
+            unanswered: 0,
+            max_message,
             ended: false,
             preloaded: false,
             controls: Vec::new(),
+            notices: Vec::new(),
             received: ReceiveCounts::default(),
         }
     }
 
-    /// The framing it speaks.
+    /// The framing it speaks, unless it is upgraded.
     pub fn framing(&self) -> Framing {
         self.reader.framing()
     }
@@ -151,6 +167,107 @@ impl<T: Transport> Channel<T> {
     pub fn adopt_unread(&mut self, bytes: &[u8]) {
         self.reader.preload(bytes);
         self.preloaded = true;
+    }
+
+    // The upgrade to brood's own frames.
+
+    /// The parent: the peer was made this offer out of band and may take it up at any time.
+    pub fn offer_upgrade(&mut self, offer: &Offer) {
+        self.negotiate(Negotiation::Offered {
+            nonce: offer.nonce.clone(),
+            terms: offer.terms,
+        });
+    }
+
+    /// The child: takes up the parent's offer. Messages go by Node's protocol until the parent
+    /// has switched. Returns whether there is common ground with what this side can do.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn accept_upgrade(&mut self, offer: &Offer, own: Terms) -> Result<bool, Errno> {
+        let Some(terms) = own.agree(offer.terms) else {
+            return Ok(false);
+        };
+        let nonce = offer.nonce.clone();
+        self.announce(Step::Answer, &nonce, terms)?;
+        self.negotiate(Negotiation::Agreed {
+            nonce,
+            terms,
+            switched: false,
+        });
+        Ok(true)
+    }
+
+    /// The parent: whatever the peer answers, Node's protocol stays. Returns false when it is too
+    /// late for that.
+    pub fn pin(&mut self) -> bool {
+        if matches!(self.negotiation, Negotiation::Offered { .. }) {
+            self.negotiate(Negotiation::None);
+        }
+        self.negotiation == Negotiation::None
+    }
+
+    /// What was agreed, once this end sends frames.
+    pub fn upgraded(&self) -> Option<Terms> {
+        match self.negotiation {
+            Negotiation::Done(terms) => Some(terms),
+            Negotiation::Agreed {
+                terms,
+                switched: true,
+                ..
+            } => Some(terms),
+            _ => None,
+        }
+    }
+
+    fn negotiate(&mut self, negotiation: Negotiation) {
+        self.reader.listen(negotiation.clone());
+        self.negotiation = negotiation;
+    }
+
+    fn announce(&mut self, step: Step, nonce: &str, terms: Terms) -> Result<(), Errno> {
+        let payload = upgrade::announcement(self.framing(), step, nonce, terms);
+        self.send(&payload, None, SendMode::WriteNow).map(drop)
+    }
+
+    /// The last thing this end says by Node's protocol.
+    fn switch(&mut self, nonce: &str, terms: Terms) {
+        // If it cannot be sent, nothing can.
+        let _ = self.announce(Step::Switch, nonce, terms);
+        self.queue
+            .switch(terms.features & features::PIPELINED_HANDLES != 0);
+    }
+
+    /// The peer has said what the negotiation waited for.
+    fn proceed(&mut self, stated: Terms) {
+        match mem::take(&mut self.negotiation) {
+            Negotiation::Offered { nonce, .. } => {
+                self.switch(&nonce, stated);
+                self.negotiate(Negotiation::Agreed {
+                    nonce,
+                    terms: stated,
+                    switched: true,
+                });
+            }
+            Negotiation::Agreed {
+                nonce, switched, ..
+            } => {
+                if !switched {
+                    self.switch(&nonce, stated);
+                }
+                self.negotiation = Negotiation::Done(stated);
+                let rest = self.reader.take_rest();
+                let mut frames = BatchReader::new(self.max_message, &rest);
+                let (descriptors, lost) = self.descriptors.take_all();
+                if lost || !descriptors.is_empty() {
+                    // They came with the read that has just been decoded: one group.
+                    let _ = frames.keep(descriptors, lost);
+                }
+                self.frames = Some(frames);
+                self.preloaded = true;
+            }
+            settled => self.negotiation = settled,
+        }
     }
 
     // Sending.
@@ -176,7 +293,29 @@ impl<T: Transport> Channel<T> {
     /// [`commit_unqueued`](Self::commit_unqueued) before anything else is sent or flushed;
     /// without, nothing happened.
     pub fn reserve(&mut self, len: usize) -> &mut [u8] {
-        self.queue.reserve(len)
+        self.reserve_as(len, self.framing())
+    }
+
+    /// As [`reserve`](Self::reserve), for a payload that is encoded as said; other than the
+    /// channel's [`framing`](Self::framing) it may be only once it is
+    /// [`upgraded`](Self::upgraded).
+    pub fn reserve_as(&mut self, len: usize, encoding: Framing) -> &mut [u8] {
+        self.queue.reserve(len, encoding)
+    }
+
+    /// Sends the first `len` bytes of the reserved room, a serialized value whose large buffers
+    /// lie in `memory`, 1 to 128 descriptors.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); `EOPNOTSUPP` if the channel is not upgraded.
+    pub fn commit_shared(
+        &mut self,
+        len: usize,
+        memory: Vec<OwnedFd>,
+        mode: SendMode,
+    ) -> Result<SendStatus, Errno> {
+        self.queue
+            .commit_shared(&mut self.transport, len, memory, mode)
     }
 
     /// Sends the first `len` bytes written to what [`reserve`](Self::reserve) returned; see
@@ -190,10 +329,7 @@ impl<T: Transport> Channel<T> {
         handle: Option<OwnedFd>,
         mode: SendMode,
     ) -> Result<SendStatus, Errno> {
-        let transport = &mut self.transport;
-        let handle = handle.map(Arc::new);
-        self.queue
-            .commit(transport, len, handle, mode, Sender::Client)
+        self.queue.commit(&mut self.transport, len, handle, mode)
     }
 
     /// As [`send`](Self::send), at once, for a dispatcher that shares the channel with its owner:
@@ -206,9 +342,8 @@ impl<T: Transport> Channel<T> {
     ) -> Result<SendStatus, Errno> {
         let len = payload.len();
         self.reserve(len).copy_from_slice(payload);
-        let (mode, sender) = (SendMode::WriteNow, Sender::Dispatcher);
         self.queue
-            .commit(&mut self.transport, len, Some(handle), mode, sender)
+            .commit_dispatched(&mut self.transport, len, handle)
     }
 
     /// Sends a message that does not wait for the acknowledgement of a handle, at once and
@@ -225,11 +360,32 @@ impl<T: Transport> Channel<T> {
     /// # Panics
     /// If `len` is more than was reserved.
     pub fn commit_unqueued(&mut self, len: usize) -> Result<(), Errno> {
+        if self.queue.speaks_frames() {
+            return Err(Errno::EPROTO);
+        }
+        self.unanswered = self.unanswered.saturating_sub(1);
         self.queue.commit_unqueued(&mut self.transport, len)
+    }
+
+    /// Replies to a handle that JavaScript was given, once the channel is upgraded: what came in
+    /// frames has been acknowledged already, only what came before is replied to.
+    fn reply_in_frames(&mut self, kind: Kind) {
+        if self.frames.is_some() && self.unanswered == 0 {
+            return;
+        }
+        self.unanswered = self.unanswered.saturating_sub(1);
+        if let Some(frames) = self.queue.frames() {
+            frames.say(kind, 0);
+        }
+        self.flush();
     }
 
     /// Tells the peer that its handle arrived (`NODE_HANDLE_ACK`).
     pub fn acknowledge_handle(&mut self) -> Result<(), Errno> {
+        if self.queue.speaks_frames() {
+            self.reply_in_frames(Kind::StockAcknowledge);
+            return Ok(());
+        }
         self.send_unqueued(match self.framing() {
             Framing::JsonLines => json_lines::ACK,
             Framing::Advanced => advanced::ACK,
@@ -238,6 +394,10 @@ impl<T: Transport> Channel<T> {
 
     /// Tells the peer that its handle is missing (`NODE_HANDLE_NACK`).
     pub fn refuse_handle(&mut self) -> Result<(), Errno> {
+        if self.queue.speaks_frames() {
+            self.reply_in_frames(Kind::StockRefuse);
+            return Ok(());
+        }
         self.send_unqueued(match self.framing() {
             Framing::JsonLines => json_lines::NACK,
             Framing::Advanced => advanced::NACK,
@@ -310,18 +470,26 @@ impl<T: Transport> Channel<T> {
     /// [`next_event`](Self::next_event) afterwards.
     pub fn receive(&mut self, budget: usize) -> Batch {
         let mut found = Found::default();
+        // A switch in this very receive leaves what came before it to this batch.
+        let by_frames = self.frames.is_some();
         let end = self.read(budget.min(MAX_BUDGET), &mut found);
+        let (frames, shared) = match by_frames {
+            true => self.take_frames(&mut found),
+            false => (self.reader.take(), Vec::new()),
+        };
         let Found {
             handles,
             dispatched,
             released,
         } = found;
-        let frames = self.reader.take();
         self.received.messages += frames.len() as u64;
         if matches!(end, ReadEnd::Closed | ReadEnd::Failed(_)) {
             self.ended = true;
             self.reader.clear();
             self.descriptors.clear();
+            if let Some(frames) = &mut self.frames {
+                frames.clear();
+            }
         }
         if released {
             self.flush();
@@ -329,15 +497,34 @@ impl<T: Transport> Channel<T> {
         Batch {
             frames,
             handles,
+            shared,
             dispatched,
             end,
         }
     }
 
+    /// Cuts off what has come in frames, and acknowledges its descriptors.
+    fn take_frames(&mut self, found: &mut Found) -> (Frames, Vec<(usize, Vec<OwnedFd>)>) {
+        let Some(reader) = &mut self.frames else {
+            return (Frames::none(), Vec::new());
+        };
+        let taken = reader.take();
+        found.handles.extend(taken.handles);
+        if let (Some(number), Some(queue)) = (taken.acknowledge, self.queue.frames()) {
+            queue.say(Kind::Acknowledge, number);
+            found.released = true;
+        }
+        (taken.frames, taken.shared)
+    }
+
     /// Gives the memory of a delivered batch back. Handles still in it are closed.
     pub fn recycle(&mut self, batch: Batch) {
-        if !self.ended {
-            self.reader.recycle(batch.frames);
+        if self.ended {
+            return;
+        }
+        match &mut self.frames {
+            Some(reader) => reader.recycle(batch.frames.into_region()),
+            None => self.reader.recycle(batch.frames),
         }
     }
 
@@ -350,7 +537,12 @@ impl<T: Transport> Channel<T> {
 
     /// Whether part of a message has arrived (Node's `buffering`).
     pub fn is_buffering(&self) -> bool {
-        self.reader.unfinished() > 0
+        self.unfinished() > 0
+    }
+
+    fn unfinished(&self) -> usize {
+        let frames = self.frames.as_ref().map(BatchReader::unfinished);
+        frames.unwrap_or_else(|| self.reader.unfinished())
     }
 
     /// Whether the end was reached: nothing will be received any more.
@@ -432,9 +624,15 @@ impl<T: Transport> Channel<T> {
         {
             return ReadEnd::Failed(error);
         }
+        if self.preloaded {
+            return ReadEnd::Switched;
+        }
         let mut left = budget;
         loop {
-            let room = self.reader.room();
+            let room = match &mut self.frames {
+                Some(frames) => frames.room(),
+                None => self.reader.room(),
+            };
             let asked = room.len().min(left.max(MIN_READ));
             let received = match self.transport.receive(&mut room[..asked]) {
                 Ok(received) if received.bytes > 0 => received,
@@ -452,6 +650,9 @@ impl<T: Transport> Channel<T> {
             let result = self.decode(bytes, found).and(result);
             if let Err(error) = result {
                 return ReadEnd::Failed(error);
+            }
+            if self.preloaded {
+                return ReadEnd::Switched;
             }
             // Descriptors end a read early, with more behind them.
             if bytes < asked && alone {
@@ -472,16 +673,22 @@ impl<T: Transport> Channel<T> {
             Ancillary::Truncated(descriptors) => (descriptors, true),
         };
         self.received.descriptors += descriptors.len() as u64;
+        self.received.truncated += u64::from(truncated);
+        if let Some(frames) = &mut self.frames {
+            return frames.keep(descriptors, truncated);
+        }
         self.descriptors.push(descriptors)?;
         if !truncated {
             return Ok(());
         }
-        self.received.truncated += 1;
         self.descriptors.push_lost()
     }
 
     /// Lets the reader find the frames that `bytes` more complete, and acts on control messages.
     fn decode(&mut self, bytes: usize, found: &mut Found) -> Result<(), ReceiveError> {
+        if self.frames.is_some() {
+            return self.decode_frames(bytes, &mut found.released);
+        }
         let expecting = !self.descriptors.is_empty() || self.queue.awaits_ack();
         let result = self.reader.advance(bytes, expecting, &mut self.controls);
         for (index, control) in self.controls.drain(..) {
@@ -489,16 +696,52 @@ impl<T: Transport> Channel<T> {
                 found.dispatched.push(index);
             }
             match control {
-                Control::Handle => found.handles.push((index, self.descriptors.take())),
+                Control::Handle => {
+                    self.unanswered += 1;
+                    found.handles.push((index, self.descriptors.take()));
+                }
                 Control::Ack => found.released |= self.queue.acknowledge(),
                 Control::Nack => found.released |= self.queue.refuse(),
+            }
+        }
+        if let Some((_, terms)) = self.reader.take_heard() {
+            self.proceed(terms);
+        }
+        result
+    }
+
+    /// Lets the reader of frames find those that `bytes` more complete, and acts on what they say.
+    fn decode_frames(&mut self, bytes: usize, released: &mut bool) -> Result<(), ReceiveError> {
+        let Some(reader) = &mut self.frames else {
+            return Ok(());
+        };
+        let result = reader.advance(bytes, &mut self.notices);
+        for notice in self.notices.drain(..) {
+            match notice {
+                Notice::StockAcknowledged => *released |= self.queue.acknowledge(),
+                Notice::StockRefused => *released |= self.queue.refuse(),
+                _ => {
+                    // A peer that replies to what was never sent is not listened to.
+                    let Some(queue) = self.queue.frames() else {
+                        continue;
+                    };
+                    match notice {
+                        Notice::Acknowledged(number) => *released |= queue.acknowledge(number),
+                        Notice::Refused(number) => *released |= queue.refuse(number),
+                        Notice::Abandoned(number) => queue.abandon(number),
+                        Notice::Refuse(number) => queue.say(Kind::Refuse, number),
+                        Notice::Abandon(number) => queue.say(Kind::Abandon, number),
+                        Notice::StockAcknowledged | Notice::StockRefused => {}
+                    }
+                    *released = true;
+                }
             }
         }
         result
     }
 
     fn end_of_file(&self) -> ReadEnd {
-        match self.reader.unfinished() {
+        match self.unfinished() {
             0 => ReadEnd::Closed,
             received => ReadEnd::Failed(ReceiveError::TruncatedFrame { received }),
         }

@@ -47,6 +47,13 @@ impl DescriptorFifo {
         }
     }
 
+    /// All that wait, and whether the kernel dropped one among them.
+    pub fn take_all(&mut self) -> (Vec<OwnedFd>, bool) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let lost = waiting.iter().any(Option::is_none);
+        (waiting.into_iter().flatten().collect(), lost)
+    }
+
     pub fn clear(&mut self) {
         self.waiting = VecDeque::new();
     }

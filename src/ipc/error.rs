@@ -38,6 +38,8 @@ pub enum ReceiveError {
         /// The limit that was exceeded.
         limit: usize,
     },
+    /// A frame of brood's own protocol that no brood sends; what is wrong with it.
+    Frame(&'static str),
     /// The kernel refused to read.
     System(Errno),
 }
@@ -68,6 +70,7 @@ impl fmt::Display for ReceiveError {
                     "peer left {waiting} bytes of replies unread, the limit is {limit}"
                 )
             }
+            Self::Frame(what) => write!(f, "peer sent a frame that {what}"),
             Self::System(errno) => write!(f, "reading the channel failed: {}", errno.desc()),
         }
     }

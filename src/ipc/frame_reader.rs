@@ -9,6 +9,7 @@ use super::Framing;
 use super::control::Control;
 use super::error::ReceiveError;
 use super::json_lines::ControlSearch;
+use super::upgrade::{self, Negotiation, Step, Terms};
 use super::{advanced, json_lines};
 
 /// Memory first allocated; an idle reader keeps up to twice as much.
@@ -23,6 +24,19 @@ const KEEP: usize = 2 * 1024 * 1024;
 /// process touch twice its size.
 const STEP: usize = 32 * 1024 * 1024;
 
+/// Messages in a row that are encoded alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// How: one JSON array of all, or a V8 value each.
+    pub encoding: Framing,
+    /// Which.
+    pub messages: Range<usize>,
+    /// Where they lie in the region, with what frames them.
+    pub bytes: Range<usize>,
+    /// Whether it is JSON in pure ASCII.
+    pub ascii: bool,
+}
+
 /// Whole frames, cut off the stream.
 #[derive(Debug)]
 pub struct Frames {
@@ -34,25 +48,71 @@ pub struct Frames {
     ends: Vec<u32>,
     framing: Framing,
     ascii: bool,
+    /// In place of `ends`, `framing` and `ascii` where the messages came in brood's own frames:
+    /// where each payload lies, and how they are encoded.
+    spans: Vec<(u32, u32)>,
+    runs: Vec<Run>,
 }
 
 impl Frames {
+    /// No frames.
+    pub(crate) fn none() -> Frames {
+        Frames::of_runs(Vec::new(), 0, Vec::new(), Vec::new())
+    }
+
+    /// The messages of brood's own frames: payloads at `spans` in the first `len` bytes of
+    /// `region`, which `runs` cover.
+    pub(crate) fn of_runs(
+        region: Vec<u8>,
+        len: usize,
+        spans: Vec<(u32, u32)>,
+        runs: Vec<Run>,
+    ) -> Frames {
+        Frames {
+            region,
+            len,
+            ends: Vec::new(),
+            framing: Framing::JsonLines,
+            ascii: false,
+            spans,
+            runs,
+        }
+    }
+
+    /// The memory of a delivered region.
+    pub(crate) fn into_region(self) -> Vec<u8> {
+        self.region
+    }
+
     /// How many frames there are.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.ends.len() + self.spans.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.len() == 0
+    }
+
+    /// See [`Batch::runs`](super::Batch::runs).
+    pub fn runs(&self) -> Vec<Run> {
+        if self.ends.is_empty() {
+            return self.runs.clone();
+        }
+        vec![Run {
+            encoding: self.framing,
+            messages: 0..self.len(),
+            bytes: 0..self.len,
+            ascii: self.ascii,
+        }]
     }
 
     /// See [`Batch::json_array`](super::Batch::json_array).
     pub fn json_array(&self) -> &[u8] {
-        if self.is_empty() {
-            b"[]"
-        } else {
-            self.region()
+        match self.runs.first() {
+            Some(run) => &self.region[run.bytes.clone()],
+            None if self.is_empty() => b"[]",
+            None => self.region(),
         }
     }
 
@@ -68,7 +128,10 @@ impl Frames {
 
     /// See [`Batch::range`](super::Batch::range).
     pub fn range(&self, index: usize) -> Range<usize> {
-        payload(self.framing, &self.ends, index)
+        match self.spans.get(index) {
+            Some(&(start, end)) => start as usize..end as usize,
+            None => payload(self.framing, &self.ends, index),
+        }
     }
 
     /// See [`Batch::is_ascii`](super::Batch::is_ascii).
@@ -132,6 +195,9 @@ pub struct FrameReader {
     /// Ends of the payloads found and not taken yet.
     ends: Vec<u32>,
     search: ControlSearch,
+    /// What the peer may announce, and what it has announced.
+    negotiation: Negotiation,
+    heard: Option<(Step, Terms)>,
     /// Memory of delivered frames.
     spare: Vec<u8>,
     spare_ends: Vec<u32>,
@@ -151,6 +217,8 @@ impl FrameReader {
             start: origin,
             ends: Vec::new(),
             search: ControlSearch::new(),
+            negotiation: Negotiation::None,
+            heard: None,
             spare: Vec::new(),
             spare_ends: Vec::new(),
         }
@@ -197,6 +265,25 @@ impl FrameReader {
         }
     }
 
+    /// Listens from now on for what `negotiation` awaits.
+    pub(crate) fn listen(&mut self, negotiation: Negotiation) {
+        self.negotiation = negotiation;
+    }
+
+    /// What the peer has announced since the last call. After a switch the frames before it can
+    /// be taken, and [`take_rest`](Self::take_rest) returns what is no longer this reader's.
+    pub(crate) fn take_heard(&mut self) -> Option<(Step, Terms)> {
+        self.heard.take()
+    }
+
+    /// The bytes behind the last whole frame.
+    pub(crate) fn take_rest(&mut self) -> Vec<u8> {
+        let rest = self.buffer[self.start..self.filled].to_vec();
+        self.filled = self.start;
+        self.scanned = self.start;
+        rest
+    }
+
     /// Cuts the whole frames off; an unfinished one stays.
     pub fn take(&mut self) -> Frames {
         let framing = self.framing;
@@ -208,6 +295,8 @@ impl FrameReader {
                 ends,
                 framing,
                 ascii: false,
+                spans: Vec::new(),
+                runs: Vec::new(),
             };
         }
         let len = self.start;
@@ -226,6 +315,8 @@ impl FrameReader {
             ends,
             framing,
             ascii,
+            spans: Vec::new(),
+            runs: Vec::new(),
         }
     }
 
@@ -264,6 +355,8 @@ impl FrameReader {
             ends: frames.ends.clone(),
             framing: frames.framing,
             ascii: frames.ascii,
+            spans: frames.spans.clone(),
+            runs: frames.runs.clone(),
         };
         self.recycle(frames);
         small
@@ -289,6 +382,8 @@ impl FrameReader {
             self.max_message,
             &mut self.ends,
         );
+        let result = if self.hear(first) { Ok(()) } else { result };
+        let bytes = &self.buffer[..self.filled];
         self.search
             .search(bytes, &self.ends, first, thorough, controls);
         for &end in &self.ends[first..] {
@@ -304,11 +399,47 @@ impl FrameReader {
     ) -> Result<(), ReceiveError> {
         let bytes = &self.buffer[..self.filled];
         let result = advanced::split(bytes, &mut self.start, self.max_message, &mut self.ends);
+        let result = if self.hear(first) { Ok(()) } else { result };
+        let bytes = &self.buffer[..self.filled];
         for index in first..self.ends.len() {
             let payload = &bytes[payload(self.framing, &self.ends, index)];
             controls.extend(advanced::control(payload).map(|control| (index, control)));
         }
         result
+    }
+
+    /// Looks among the frames from `first` on for what is awaited. Frames end with a switch: what
+    /// was found behind it is undone, and true returned.
+    fn hear(&mut self, first: usize) -> bool {
+        let Some((step, nonce)) = self.negotiation.awaits() else {
+            return false;
+        };
+        if first == self.ends.len() {
+            return false;
+        }
+        let from = payload(self.framing, &self.ends, first).start;
+        let until = self.ends[self.ends.len() - 1] as usize;
+        let mut at = from;
+        while let Some(found) = memchr::memmem::find(&self.buffer[at..until], nonce.as_bytes()) {
+            at += found + nonce.len();
+            let index = self.ends.partition_point(|&end| (end as usize) < at);
+            let range = payload(self.framing, &self.ends, index);
+            let stated = upgrade::recognise(self.framing, step, nonce, &self.buffer[range.clone()]);
+            let Some(terms) = stated.filter(|&terms| self.negotiation.permits(terms)) else {
+                continue;
+            };
+            self.heard = Some((step, terms));
+            if step == Step::Switch {
+                self.ends.truncate(index + 1);
+                self.start = match self.framing {
+                    Framing::JsonLines => range.end + 1,
+                    Framing::Advanced => range.end,
+                };
+            }
+            self.negotiation = Negotiation::None;
+            return step == Step::Switch;
+        }
+        false
     }
 
     /// Moves the unfinished frame to the front of other memory and returns the old.

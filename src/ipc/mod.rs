@@ -1,19 +1,26 @@
-//! The IPC channel between two processes: Node's wire format, its one-handle-at-a-time rule and
-//! nothing of Node-API. Plain Rust without `unsafe`; the system calls are in `sys::socket`, the
-//! policy (events, callbacks, reference counts) in `binding` and `lib/ipc`.
+//! The IPC channel between two processes: Node's wire format and its one-handle-at-a-time rule,
+//! brood's own frames where both ends are brood's, and nothing of Node-API. Plain Rust without
+//! `unsafe`; the system calls are in `sys::socket`, the policy (events, callbacks, reference counts)
+//! in `binding` and `lib/ipc`.
 
 mod advanced;
 mod batch;
+mod batch_queue;
+mod batch_reader;
 mod buffer;
+pub mod busy;
 mod channel;
 mod control;
 mod descriptors;
 mod error;
 mod frame_reader;
 mod json_lines;
+mod layout;
+mod outgoing;
 pub mod pace;
 mod send_queue;
 mod transport;
+pub mod upgrade;
 mod v8_value;
 
 pub mod shared;
@@ -31,7 +38,7 @@ pub use batch::{Batch, HandleSlot, ReadEnd};
 pub use channel::{Channel, ChannelEvent, ChannelStats};
 pub use control::Control;
 pub use error::ReceiveError;
-pub use frame_reader::{FrameReader, Frames};
+pub use frame_reader::{FrameReader, Frames, Run};
 pub use send_queue::{FlushState, Progress, SendMode, SendStatus};
 pub use transport::{Ancillary, Ready, Received, Transport, UnixTransport};
 pub use v8_value::{V8Reader, V8Text, V8Writer};

@@ -309,6 +309,11 @@ impl SendQueue {
         self.completed
     }
 
+    /// The number of the last message.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     pub fn unwritten(&self) -> u64 {
         if self.broken.is_some() {
             0

@@ -11,6 +11,7 @@ pub mod listener;
 pub mod null;
 pub mod pidfd;
 pub mod scheduling;
+pub mod sealed;
 pub mod shared_memory;
 pub mod socket;
 pub mod strings;

@@ -5,11 +5,14 @@
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::prepare::timeout_of;
 use super::symbols::Symbols;
 
 /// One event loop, and how many of our handles are open on it.
@@ -41,6 +44,18 @@ impl Loop {
             return done();
         }
         *self.on_idle.borrow_mut() = Some(done);
+    }
+
+    /// How long the loop would wait for events now: until its next timer, or (`None`) for ever.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        // SAFETY: the loop is live, and this its thread (see `from_raw`).
+        timeout_of(unsafe { (self.symbols.backend_timeout)(self.raw.as_ptr()) })
+    }
+
+    /// The descriptor that is readable when a descriptor of the loop is ready.
+    pub(super) fn backend(&self) -> BorrowedFd<'_> {
+        // SAFETY: as above; the descriptor is the loop's and lives as long.
+        unsafe { BorrowedFd::borrow_raw((self.symbols.backend_fd)(self.raw.as_ptr())) }
     }
 
     fn handle_closed(&self) {

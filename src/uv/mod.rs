@@ -4,10 +4,12 @@
 
 mod handle;
 mod poll;
+mod prepare;
 mod symbols;
 mod timer;
 
 pub use handle::Loop;
 pub use poll::{Poll, Readiness};
+pub use prepare::{Prepare, Seen};
 pub use symbols::{Symbols, symbols};
 pub use timer::Timer;

@@ -1,7 +1,7 @@
 //! A `uv_poll_t` as an owned value: readiness of a descriptor on the event loop.
 
 use std::ffi::{c_int, c_void};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -24,9 +24,21 @@ pub struct Readiness {
     pub failed: bool,
 }
 
+impl Readiness {
+    /// Ready for a read alone.
+    pub const READABLE: Readiness = Readiness {
+        readable: true,
+        writable: false,
+        failed: false,
+    };
+}
+
 /// A watched descriptor. The descriptor must outlive the value; dropping it stops the watching at
 /// once and frees the handle when libuv has closed it.
-pub struct Poll(Handle<Readiness>);
+pub struct Poll {
+    handle: Handle<Readiness>,
+    descriptor: RawFd,
+}
 
 impl Poll {
     /// Prepares to watch `fd` (which becomes non-blocking) and calls `callback` on the loop's
@@ -44,27 +56,36 @@ impl Poll {
             // SAFETY: the block has the size of a uv_poll_t, the loop is live (Loop::from_raw).
             unsafe { (symbols.poll_init)(event_loop, handle, fd.as_raw_fd()) }
         })
-        .map(Poll)
+        .map(|handle| Poll {
+            handle,
+            descriptor: fd.as_raw_fd(),
+        })
+    }
+
+    /// The watched descriptor.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        // SAFETY: it outlives the value, as `new` demands.
+        unsafe { BorrowedFd::borrow_raw(self.descriptor) }
     }
 
     /// Sets what is watched for; neither stops the watching. Changing the set costs system
     /// calls at the loop's next turn.
     pub fn watch(&self, readable: bool, writable: bool) {
         let events = (UV_READABLE * c_int::from(readable)) | (UV_WRITABLE * c_int::from(writable));
-        let symbols = self.0.symbols;
+        let symbols = self.handle.symbols;
         // SAFETY: the handle is initialised and not closing.
         unsafe {
             if events == 0 {
-                (symbols.poll_stop)(self.0.raw());
+                (symbols.poll_stop)(self.handle.raw());
             } else {
-                (symbols.poll_start)(self.0.raw(), events, on_poll);
+                (symbols.poll_start)(self.handle.raw(), events, on_poll);
             }
         }
     }
 
     /// Whether the handle, while watching, keeps the event loop alive.
     pub fn set_ref(&self, keeps_alive: bool) {
-        self.0.set_ref(keeps_alive);
+        self.handle.set_ref(keeps_alive);
     }
 }
 

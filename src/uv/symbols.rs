@@ -6,8 +6,11 @@ use std::sync::OnceLock;
 
 /// `uv_handle_type` of a poll handle (libuv's uv.h, unchanged since 1.0).
 pub(super) const UV_POLL: c_int = 8;
+/// That of a prepare handle.
+pub(super) const UV_PREPARE: c_int = 9;
 
 pub(super) type PollCallback = unsafe extern "C" fn(*mut c_void, c_int, c_int);
+pub(super) type PrepareCallback = unsafe extern "C" fn(*mut c_void);
 pub(super) type CloseCallback = unsafe extern "C" fn(*mut c_void);
 
 /// The libuv functions brood calls. Handles and loops are opaque blocks of memory here: their
@@ -19,6 +22,11 @@ pub struct Symbols {
     pub(super) poll_init: unsafe extern "C" fn(*mut c_void, *mut c_void, c_int) -> c_int,
     pub(super) poll_start: unsafe extern "C" fn(*mut c_void, c_int, PollCallback) -> c_int,
     pub(super) poll_stop: unsafe extern "C" fn(*mut c_void) -> c_int,
+    pub(super) prepare_init: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
+    pub(super) prepare_start: unsafe extern "C" fn(*mut c_void, PrepareCallback) -> c_int,
+    pub(super) prepare_stop: unsafe extern "C" fn(*mut c_void) -> c_int,
+    pub(super) backend_fd: unsafe extern "C" fn(*const c_void) -> c_int,
+    pub(super) backend_timeout: unsafe extern "C" fn(*const c_void) -> c_int,
     pub(super) close: unsafe extern "C" fn(*mut c_void, CloseCallback),
     pub(super) reference: unsafe extern "C" fn(*mut c_void),
     pub(super) unreference: unsafe extern "C" fn(*mut c_void),
@@ -57,6 +65,11 @@ fn load() -> Option<Symbols> {
         poll_init: symbol!(c"uv_poll_init"),
         poll_start: symbol!(c"uv_poll_start"),
         poll_stop: symbol!(c"uv_poll_stop"),
+        prepare_init: symbol!(c"uv_prepare_init"),
+        prepare_start: symbol!(c"uv_prepare_start"),
+        prepare_stop: symbol!(c"uv_prepare_stop"),
+        backend_fd: symbol!(c"uv_backend_fd"),
+        backend_timeout: symbol!(c"uv_backend_timeout"),
         close: symbol!(c"uv_close"),
         reference: symbol!(c"uv_ref"),
         unreference: symbol!(c"uv_unref"),

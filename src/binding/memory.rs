@@ -1,0 +1,247 @@
+//! Large buffers beside the stream: JavaScript's bytes as sealed files to send, a peer's as
+//! ArrayBuffers, and ArrayBuffers that are filled in place and then handed over.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::ptr;
+use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use napi::sys::{self, napi_callback_info, napi_env, napi_value};
+use nix::errno::Errno;
+
+use super::Function;
+use super::environment::Environment;
+use super::value;
+use crate::sys::descriptor;
+use crate::sys::sealed::{self, Mapping};
+
+/// What this file adds to the addon's exports.
+pub const FUNCTIONS: &[Function] = &[
+    ("sealBytes", Some(seal_bytes)),
+    ("sealText", Some(seal_text)),
+    ("openSealed", Some(open_sealed)),
+    ("openSealedText", Some(open_sealed_text)),
+    ("sharedMemory", Some(shared_memory)),
+    ("handOver", Some(hand_over)),
+];
+
+/// What peers may have mapped into this process at a time; above it their bytes are copied.
+const MAX_MAPPINGS: usize = 1024;
+const MAX_MAPPED_BYTES: usize = 1 << 30;
+
+static MAPPINGS: AtomicUsize = AtomicUsize::new(0);
+static MAPPED_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Node-API's answer where ArrayBuffers cannot lie outside of V8's own memory.
+const NO_EXTERNAL_BUFFERS: sys::napi_status = 22;
+
+/// A peer's memory, counted.
+struct Received(Mapping);
+
+impl Received {
+    /// Gives the mapping back when there are too many.
+    fn new(mapping: Mapping) -> Result<Received, Mapping> {
+        let count = MAPPINGS.fetch_add(1, Ordering::Relaxed);
+        let bytes = MAPPED_BYTES.fetch_add(mapping.size(), Ordering::Relaxed);
+        let fits = count < MAX_MAPPINGS && bytes + mapping.size() <= MAX_MAPPED_BYTES;
+        let received = Received(mapping);
+        match fits {
+            true => Ok(received),
+            false => Err(received.uncounted()),
+        }
+    }
+
+    fn uncounted(self) -> Mapping {
+        self.forget_count();
+        // SAFETY: `self` is forgotten, so the mapping is moved out exactly once.
+        unsafe { ptr::read(&std::mem::ManuallyDrop::new(self).0) }
+    }
+
+    fn forget_count(&self) {
+        MAPPINGS.fetch_sub(1, Ordering::Relaxed);
+        MAPPED_BYTES.fetch_sub(self.0.size(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        self.forget_count();
+    }
+}
+
+/// Memory that JavaScript fills; the file is there until it is handed over.
+struct Region {
+    mapping: Mapping,
+    file: RefCell<Option<OwnedFd>>,
+}
+
+/// The regions of one environment that may still be handed over.
+#[derive(Default)]
+pub struct Regions {
+    last: Cell<u32>,
+    open: RefCell<HashMap<u32, Weak<Region>>>,
+}
+
+/// A descriptor of a sealed copy of the view's bytes, or a negative errno.
+unsafe extern "C" fn seal_bytes(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [view] = value::arguments(env, info);
+    // SAFETY: no JavaScript runs before the bytes are copied.
+    let bytes = unsafe { value::view_bytes(env, view) }.unwrap_or_default();
+    descriptor_or_errno(env, sealed::copy(bytes))
+}
+
+/// `[descriptor, length]` of a sealed file with the string's UTF-8, or a negative errno.
+unsafe extern "C" fn seal_text(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [text] = value::arguments(env, info);
+    // Zeroed by the allocator, which for fresh pages costs nothing.
+    let mut bytes = vec![0; value::string_bound(env, text)];
+    let length = value::write_string(env, text, &mut bytes);
+    let bytes = &bytes[..length];
+    match sealed::copy(bytes) {
+        Err(errno) => value::failure(env, errno),
+        Ok(file) => {
+            let file = value::integer(env, file.into_raw_fd());
+            let length = value::number(env, bytes.len() as f64);
+            value::array(env, [file, length].into_iter())
+        }
+    }
+}
+
+/// The text of the `length` bytes of a peer's sealed file, whose descriptor is closed; a negative
+/// errno when it is not what it must be.
+unsafe extern "C" fn open_sealed_text(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [fd, length] = value::arguments(env, info);
+    match map(env, fd, length) {
+        Ok(mapping) => value::string(env, mapping.bytes(), mapping.bytes().is_ascii()),
+        Err(errno) => value::failure(env, errno),
+    }
+}
+
+fn map(env: napi_env, fd: napi_value, length: napi_value) -> Result<Mapping, Errno> {
+    let file = descriptor::take(value::get_i32(env, fd))?;
+    sealed::map(&file, value::get_f64(env, length) as usize)
+}
+
+/// An ArrayBuffer of the `length` bytes of a peer's sealed file, whose descriptor is closed; a
+/// negative errno when it is not what it must be.
+unsafe extern "C" fn open_sealed(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [fd, length] = value::arguments(env, info);
+    match map(env, fd, length) {
+        Err(errno) => value::failure(env, errno),
+        Ok(mapping) => match Received::new(mapping) {
+            Err(mapping) => copied(env, mapping.bytes()),
+            Ok(received) => {
+                let (start, len) = (received.0.start().as_ptr(), received.0.size());
+                external(env, start, len, Box::new(received))
+                    .unwrap_or_else(|received| copied(env, received.0.bytes()))
+            }
+        },
+    }
+}
+
+/// `[ArrayBuffer, number]` of new memory, `undefined` where that is not possible, or a negative
+/// errno.
+unsafe extern "C" fn shared_memory(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [length] = value::arguments(env, info);
+    let Some(environment) = Environment::of(env) else {
+        return value::undefined(env);
+    };
+    let (file, mapping) = match sealed::writable(value::get_f64(env, length) as usize) {
+        Ok(memory) => memory,
+        Err(errno) => return value::failure(env, errno),
+    };
+    let (start, len) = (mapping.start().as_ptr(), mapping.size());
+    let region = Rc::new(Region {
+        mapping,
+        file: RefCell::new(Some(file)),
+    });
+    let Regions { last, open } = environment.regions();
+    let number = last.get().wrapping_add(1);
+    let Ok(buffer) = external(env, start, len, Box::new(region.clone())) else {
+        return value::undefined(env);
+    };
+    last.set(number);
+    let mut open = open.borrow_mut();
+    open.retain(|_, region| region.strong_count() > 0);
+    open.insert(number, Rc::downgrade(&region));
+    value::array(
+        env,
+        [buffer, value::number(env, f64::from(number))].into_iter(),
+    )
+}
+
+/// Takes the memory away from the ArrayBuffer, which is detached, and returns the descriptor of its
+/// sealed file, or a negative errno.
+unsafe extern "C" fn hand_over(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [buffer, number] = value::arguments(env, info);
+    let number = value::get_f64(env, number) as u32;
+    let region = Environment::of(env)
+        .and_then(|environment| environment.regions().open.borrow_mut().remove(&number))
+        .and_then(|region| region.upgrade());
+    let Some(region) = region else {
+        return value::failure(env, Errno::ENOENT);
+    };
+    // SAFETY: the value is live in the current scope.
+    let status = unsafe { sys::napi_detach_arraybuffer(env, buffer) };
+    let file = region.file.take();
+    let (sys::Status::napi_ok, Some(file)) = (status, file) else {
+        return value::failure(env, Errno::EBUSY);
+    };
+    let sealed = region.mapping.vacate().and_then(|()| sealed::seal(&file));
+    descriptor_or_errno(env, sealed.map(|()| file))
+}
+
+fn descriptor_or_errno(env: napi_env, file: Result<OwnedFd, Errno>) -> napi_value {
+    match file {
+        Ok(file) => value::integer(env, file.into_raw_fd()),
+        Err(errno) => value::failure(env, errno),
+    }
+}
+
+/// An ArrayBuffer of memory that `owner` keeps until it is collected; the owner when the
+/// environment allows none.
+fn external<T>(
+    env: napi_env,
+    start: *mut c_void,
+    len: usize,
+    owner: Box<T>,
+) -> Result<napi_value, Box<T>> {
+    unsafe extern "C" fn finalize<T>(_env: napi_env, _data: *mut c_void, hint: *mut c_void) {
+        // SAFETY: the box given to napi_create_external_arraybuffer, taken back once.
+        drop(unsafe { Box::from_raw(hint.cast::<T>()) });
+    }
+    let (mut result, hint) = (ptr::null_mut(), Box::into_raw(owner));
+    // SAFETY: the memory is valid until the finalizer drops its owner.
+    let status = unsafe {
+        sys::napi_create_external_arraybuffer(
+            env,
+            start,
+            len,
+            Some(finalize::<T>),
+            hint.cast(),
+            &mut result,
+        )
+    };
+    if status == sys::Status::napi_ok {
+        return Ok(result);
+    }
+    debug_assert!(status == NO_EXTERNAL_BUFFERS || result.is_null());
+    // SAFETY: nothing was created, so the finalizer will not run.
+    Err(unsafe { Box::from_raw(hint) })
+}
+
+fn copied(env: napi_env, bytes: &[u8]) -> napi_value {
+    let (mut data, mut result) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: `data` points to as many bytes as were asked for, if the call succeeded.
+    unsafe {
+        let status = sys::napi_create_arraybuffer(env, bytes.len(), &mut data, &mut result);
+        if status != sys::Status::napi_ok {
+            return value::failure(env, Errno::ENOMEM);
+        }
+        ptr::copy_nonoverlapping(bytes.as_ptr(), data.cast::<u8>(), bytes.len());
+    }
+    result
+}

@@ -1,0 +1,768 @@
+//! What is still to be written once a direction speaks brood's frames: messages gathered into
+//! batches, descriptors that travel with the first byte of their frame, and many of them under way
+//! at a time. Keeps what it sent with descriptors until that is acknowledged. Reading the
+//! acknowledgements is left to `channel`, the layout to `layout`.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::Framing;
+use super::advanced;
+use super::buffer::Buffer;
+use super::channel::ChannelEvent;
+use super::layout::{HEADER, Header, Kind, MAX_BATCH, MAX_DESCRIPTORS, VALUE_PREFIX};
+use super::send_queue::{FlushState, Progress, SendCounts, SendMode, SendStatus};
+use super::transport::Transport;
+
+/// Gathered bytes that are written without waiting for a flush.
+const GATHER: usize = 64 * 1024;
+/// Handles that may be unacknowledged at a time, with pipelining.
+const WINDOW: usize = 128;
+/// How many of them a piece of shared memory counts for: it is large, and the peer's to free.
+const MEMORY_WEIGHT: usize = 8;
+/// How often a refused handle is sent again, as by Node.
+const MAX_RETRANSMISSIONS: u8 = 3;
+
+/// Descriptors that travel with the byte at `position`.
+#[derive(Debug)]
+struct Gate {
+    position: u64,
+    number: u32,
+    descriptors: Arc<Vec<OwnedFd>>,
+    /// What each descriptor counts for in the window.
+    weight: usize,
+}
+
+/// Bytes to write, with the places where descriptors belong.
+#[derive(Debug, Default)]
+struct Lane {
+    bytes: Buffer,
+    /// Position of the first byte of `bytes` in all that ever was in the lane.
+    position: u64,
+    gates: VecDeque<Gate>,
+}
+
+impl Lane {
+    fn end(&self) -> u64 {
+        self.position + self.bytes.len() as u64
+    }
+
+    fn gate(&self) -> Option<&Gate> {
+        self.gates
+            .front()
+            .filter(|gate| gate.position == self.position)
+    }
+
+    /// Bytes up to the next place where descriptors belong.
+    fn run(&self) -> usize {
+        let next = self
+            .gates
+            .iter()
+            .map(|gate| gate.position)
+            .find(|&position| position > self.position);
+        (next.unwrap_or(self.end()) - self.position) as usize
+    }
+
+    /// Writes up to `len` bytes; returns how many, and the gate that was passed.
+    fn write(
+        &mut self,
+        transport: &mut impl Transport,
+        len: usize,
+    ) -> Result<(usize, Option<Gate>), Errno> {
+        let bytes = [IoSlice::new(&self.bytes.filled()[..len])];
+        let written = match self.gate() {
+            None => transport.send(&bytes, &[])?,
+            Some(gate) => {
+                let descriptors: Vec<BorrowedFd<'_>> =
+                    gate.descriptors.iter().map(AsFd::as_fd).collect();
+                transport.send(&bytes, &descriptors)?
+            }
+        };
+        let passed = match self.gate() {
+            Some(_) if written > 0 => self.gates.pop_front(),
+            _ => None,
+        };
+        self.skip(written);
+        Ok((written, passed))
+    }
+
+    fn skip(&mut self, len: usize) {
+        self.bytes.consume(len);
+        self.position += len as u64;
+    }
+}
+
+/// The end of a frame with messages, and the number of its last message.
+#[derive(Clone, Copy, Debug)]
+struct FrameEnd {
+    position: u64,
+    last: u64,
+}
+
+/// A frame that was sent with descriptors and is not acknowledged yet.
+#[derive(Debug)]
+struct Sent {
+    number: u32,
+    /// Its messages.
+    first: u64,
+    last: u64,
+    descriptors: Arc<Vec<OwnedFd>>,
+    weight: usize,
+    retransmissions: u8,
+}
+
+/// The last frame of the queue, while more messages may join it.
+#[derive(Clone, Copy, Debug)]
+struct OpenBatch {
+    start: u64,
+    header: Header,
+}
+
+/// Room handed out for one payload.
+#[derive(Clone, Copy, Debug)]
+struct Reserved {
+    encoding: Framing,
+    len: usize,
+    joins: bool,
+}
+
+/// The next thing that may be written.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Messages(usize),
+    Control,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(crate) struct BatchQueue {
+    messages: Lane,
+    /// Frames that pass everything else, at the next end of a frame.
+    control: Lane,
+    ends: VecDeque<FrameEnd>,
+    /// Where the last frame that is wholly written ends.
+    boundary: u64,
+    open: Option<OpenBatch>,
+    reserved: Option<Reserved>,
+    next_number: u32,
+    unacknowledged: VecDeque<Sent>,
+    window: usize,
+    last: u64,
+    completed: u64,
+    gathered_since: Option<Instant>,
+    blocked: bool,
+    broken: Option<Errno>,
+    events: VecDeque<ChannelEvent>,
+    counts: SendCounts,
+}
+
+impl BatchQueue {
+    /// A queue whose first message gets the number after `last`.
+    pub fn new(last: u64, pipelined: bool) -> Self {
+        BatchQueue {
+            messages: Lane::default(),
+            control: Lane::default(),
+            ends: VecDeque::new(),
+            boundary: 0,
+            open: None,
+            reserved: None,
+            next_number: 0,
+            unacknowledged: VecDeque::new(),
+            window: if pipelined { WINDOW } else { 1 },
+            last,
+            completed: last,
+            gathered_since: None,
+            blocked: false,
+            broken: None,
+            events: VecDeque::new(),
+            counts: SendCounts::default(),
+        }
+    }
+
+    pub fn reserve(&mut self, len: usize, encoding: Framing) -> &mut [u8] {
+        let framing = prefix(encoding) + suffix(encoding);
+        let joins = self.open.is_some_and(|open| {
+            open.header.kind == Kind::Messages(encoding)
+                && open.header.length as usize + len + framing <= MAX_BATCH
+        });
+        self.reserved = Some(Reserved {
+            encoding,
+            len,
+            joins,
+        });
+        let start = prefix(encoding) + if joins { 0 } else { HEADER };
+        let room = self.messages.bytes.room(start + len + suffix(encoding));
+        &mut room[start..start + len]
+    }
+
+    /// Queues the first `len` bytes of the reserved room as a message. Writes only if there is a
+    /// `transport`.
+    pub fn commit<T: Transport>(
+        &mut self,
+        transport: Option<&mut T>,
+        len: usize,
+        handle: Option<OwnedFd>,
+        mode: SendMode,
+    ) -> Result<SendStatus, Errno> {
+        let reserved = self.take_reserved(len)?;
+        if prefix(reserved.encoding) > 0 && len > advanced::MAX_PAYLOAD {
+            return Err(Errno::EMSGSIZE);
+        }
+        match handle {
+            None => self.push(reserved, len),
+            Some(handle) => {
+                let payload = self.payload(reserved, len);
+                self.push_handle(reserved.encoding, &payload, handle);
+            }
+        }
+        self.sent(transport, mode)
+    }
+
+    /// Queues a serialized value whose large buffers lie in `memory` (1 to [`MAX_DESCRIPTORS`]).
+    pub fn commit_shared<T: Transport>(
+        &mut self,
+        transport: Option<&mut T>,
+        len: usize,
+        memory: Vec<OwnedFd>,
+        mode: SendMode,
+    ) -> Result<SendStatus, Errno> {
+        let reserved = self.take_reserved(len)?;
+        if memory.is_empty() || memory.len() > MAX_DESCRIPTORS {
+            return Err(Errno::EINVAL);
+        }
+        let payload = self.payload(reserved, len);
+        self.push_frame(Kind::Shared, Framing::Advanced, &payload, memory);
+        self.open = None;
+        self.sent(transport, mode)
+    }
+
+    /// Queues a frame that says something about frame `number`; it is written by the next flush,
+    /// ahead of all messages.
+    pub fn say(&mut self, kind: Kind, number: u32) {
+        if self.broken.is_none() {
+            let header = Header::control(kind, number, 0);
+            self.control.bytes.append(&header.encode());
+        }
+    }
+
+    pub fn flush(&mut self, transport: &mut impl Transport) -> FlushState {
+        self.reserved = None;
+        self.open = None;
+        self.blocked = false;
+        self.gathered_since = None;
+        while let Some(step) = self.next_step() {
+            match self.write(transport, step) {
+                Ok(true) => {}
+                // The rest of a partial write would only meet a full buffer.
+                Ok(false) | Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => {
+                    self.blocked = true;
+                    break;
+                }
+                // The kernel's own limit of descriptors under way: acknowledgements make room.
+                Err(Errno::ETOOMANYREFS) if !self.unacknowledged.is_empty() => break,
+                Err(errno) => self.fail(step, errno),
+            }
+        }
+        self.state()
+    }
+
+    /// The peer has everything with descriptors up to frame `number`. Returns whether that
+    /// released something.
+    pub fn acknowledge(&mut self, number: u32) -> bool {
+        let mut released = false;
+        while let Some(sent) = self.unacknowledged.front()
+            && is_at_or_before(sent.number, number)
+        {
+            for sequence in sent.first..=sent.last {
+                self.events
+                    .push_back(ChannelEvent::HandleAcknowledged { sequence });
+            }
+            self.unacknowledged.pop_front();
+            released = true;
+        }
+        released
+    }
+
+    /// The peer misses the descriptors of frame `number`. Returns whether there is something to
+    /// write now.
+    pub fn refuse(&mut self, number: u32) -> bool {
+        let Some(at) = self.sent_at(number) else {
+            return false;
+        };
+        let sent = &mut self.unacknowledged[at];
+        if sent.retransmissions == MAX_RETRANSMISSIONS {
+            self.say(Kind::GiveUp, number);
+            self.give_up_frame(at);
+            return true;
+        }
+        sent.retransmissions += 1;
+        self.counts.retransmissions += sent.descriptors.len() as u64;
+        let descriptors = sent.descriptors.clone();
+        let header = Header::control(Kind::Again, number, descriptors.len() as u16);
+        self.control.gates.push_back(Gate {
+            position: self.control.end(),
+            number,
+            descriptors,
+            weight: 0,
+        });
+        self.control.bytes.append(&header.encode());
+        true
+    }
+
+    /// The peer does not wait for the descriptors of frame `number` any longer.
+    pub fn abandon(&mut self, number: u32) {
+        if let Some(at) = self.sent_at(number) {
+            self.give_up_frame(at);
+        }
+    }
+
+    pub fn state(&self) -> FlushState {
+        match self.broken {
+            Some(errno) => FlushState::Failed(errno),
+            None if self.blocked => FlushState::Blocked,
+            None if self.unwritten() > 0 => FlushState::AwaitingAck,
+            None => FlushState::Empty,
+        }
+    }
+
+    pub fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    pub fn unwritten(&self) -> u64 {
+        if self.broken.is_some() {
+            0
+        } else {
+            self.last - self.completed
+        }
+    }
+
+    pub fn queued_bytes(&self) -> usize {
+        self.messages.bytes.len() + self.control.bytes.len()
+    }
+
+    /// Bytes about frames that wait for the peer to read them.
+    pub fn control_bytes(&self) -> usize {
+        self.control.bytes.len()
+    }
+
+    pub fn held_messages(&self) -> usize {
+        if self.is_held() {
+            self.unwritten() as usize
+        } else {
+            0
+        }
+    }
+
+    pub fn holds_handle(&self) -> bool {
+        !self.unacknowledged.is_empty() || !self.messages.gates.is_empty()
+    }
+
+    pub fn awaits_ack(&self) -> bool {
+        !self.unacknowledged.is_empty()
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    pub fn oldest_unsent(&self) -> Option<Instant> {
+        let waits_for_flush = !self.blocked && self.next_step().is_some();
+        self.gathered_since.filter(|_| waits_for_flush)
+    }
+
+    pub fn broken(&self) -> Option<Errno> {
+        self.broken
+    }
+
+    pub fn next_event(&mut self) -> Option<ChannelEvent> {
+        self.events.pop_front()
+    }
+
+    pub fn counts(&self) -> SendCounts {
+        self.counts
+    }
+
+    /// Counts as lost what is left when the process ends.
+    pub fn give_up(&mut self) {
+        self.counts.dropped += self.unwritten();
+    }
+
+    /// The direction is broken: nothing more will be written.
+    pub fn break_off(&mut self, errno: Errno) {
+        self.counts.dropped += self.unwritten();
+        self.broken = Some(errno);
+        self.messages = Lane::default();
+        self.control = Lane::default();
+        self.ends = VecDeque::new();
+        self.unacknowledged = VecDeque::new();
+        self.open = None;
+    }
+
+    fn take_reserved(&mut self, len: usize) -> Result<Reserved, Errno> {
+        let reserved = self.reserved.take();
+        if let Some(errno) = self.broken {
+            return Err(errno);
+        }
+        let reserved = reserved.ok_or(Errno::EINVAL)?;
+        assert!(
+            len <= reserved.len,
+            "committed {len} bytes, reserved {}",
+            reserved.len
+        );
+        Ok(reserved)
+    }
+
+    /// Completes the message in the reserved room.
+    fn push(&mut self, reserved: Reserved, len: usize) {
+        let Reserved {
+            encoding, joins, ..
+        } = reserved;
+        let size = prefix(encoding) + len + suffix(encoding);
+        let open = match self.open.filter(|_| joins) {
+            Some(mut open) => {
+                frame_payload(self.messages.bytes.room(size), encoding, len);
+                self.messages.bytes.fill(size);
+                open.header.length += size as u32;
+                open.header.messages += 1;
+                open
+            }
+            None => {
+                let start = self.messages.end();
+                let room = self.messages.bytes.room(HEADER + size);
+                frame_payload(&mut room[HEADER..], encoding, len);
+                self.messages.bytes.fill(HEADER + size);
+                let header = Header {
+                    kind: Kind::Messages(encoding),
+                    descriptors: 0,
+                    length: size as u32,
+                    messages: 1,
+                    number: self.take_number(),
+                };
+                OpenBatch { start, header }
+            }
+        };
+        self.enter(open);
+    }
+
+    fn push_handle(&mut self, encoding: Framing, payload: &[u8], handle: OwnedFd) {
+        let kind = Kind::Handles(encoding);
+        let size = prefix(encoding) + payload.len() + suffix(encoding);
+        let limit = self.window.min(MAX_DESCRIPTORS);
+        let joined = self.open.filter(|open| {
+            open.header.kind == kind
+                && open.header.length as usize + size <= MAX_BATCH
+                && usize::from(open.header.descriptors) < limit
+        });
+        let descriptors = self
+            .messages
+            .gates
+            .back_mut()
+            .and_then(|gate| Arc::get_mut(&mut gate.descriptors));
+        let (Some(mut open), Some(descriptors)) = (joined, descriptors) else {
+            return self.push_frame(kind, encoding, payload, vec![handle]);
+        };
+        descriptors.push(handle);
+        self.append_payload(encoding, payload);
+        open.header.length += size as u32;
+        open.header.messages += 1;
+        open.header.descriptors += 1;
+        self.enter(open);
+    }
+
+    /// Queues a frame of one message with descriptors.
+    fn push_frame(
+        &mut self,
+        kind: Kind,
+        encoding: Framing,
+        payload: &[u8],
+        descriptors: Vec<OwnedFd>,
+    ) {
+        let (start, number) = (self.messages.end(), self.take_number());
+        let header = Header {
+            kind,
+            descriptors: descriptors.len() as u16,
+            length: (prefix(encoding) + payload.len() + suffix(encoding)) as u32,
+            messages: 1,
+            number,
+        };
+        self.messages.gates.push_back(Gate {
+            position: start,
+            number,
+            descriptors: Arc::new(descriptors),
+            weight: match kind {
+                Kind::Shared => MEMORY_WEIGHT,
+                _ => 1,
+            },
+        });
+        self.messages.bytes.append(&header.encode());
+        self.append_payload(encoding, payload);
+        self.enter(OpenBatch { start, header });
+    }
+
+    fn append_payload(&mut self, encoding: Framing, payload: &[u8]) {
+        let start = prefix(encoding);
+        let size = start + payload.len() + suffix(encoding);
+        let room = self.messages.bytes.room(size);
+        room[start..start + payload.len()].copy_from_slice(payload);
+        frame_payload(room, encoding, payload.len());
+        self.messages.bytes.fill(size);
+    }
+
+    /// Makes the message that was just appended known: in the header of its frame, and as the
+    /// frame's last.
+    fn enter(&mut self, open: OpenBatch) {
+        let at = (open.start - self.messages.position) as usize;
+        self.messages.bytes.filled_mut()[at..at + HEADER].copy_from_slice(&open.header.encode());
+        self.open = Some(open);
+        self.last += 1;
+        let end = FrameEnd {
+            position: self.messages.end(),
+            last: self.last,
+        };
+        match self.ends.back_mut() {
+            Some(back) if back.position > open.start => *back = end,
+            _ => self.ends.push_back(end),
+        }
+    }
+
+    /// The payload in the reserved room, which was meant for another place.
+    fn payload(&mut self, reserved: Reserved, len: usize) -> Vec<u8> {
+        let start = prefix(reserved.encoding) + if reserved.joins { 0 } else { HEADER };
+        self.messages.bytes.room(start + len)[start..].to_vec()
+    }
+
+    fn take_number(&mut self) -> u32 {
+        let number = self.next_number;
+        self.next_number = number.wrapping_add(1);
+        number
+    }
+
+    fn sent<T: Transport>(
+        &mut self,
+        transport: Option<&mut T>,
+        mode: SendMode,
+    ) -> Result<SendStatus, Errno> {
+        let sequence = self.last;
+        let due = mode == SendMode::WriteNow || self.queued_bytes() >= GATHER;
+        match transport {
+            Some(transport) if due && !self.blocked => {
+                self.flush(transport);
+                self.check_sent(sequence)?;
+            }
+            _ if self.gathered_since.is_none() => self.gathered_since = Some(Instant::now()),
+            _ => {}
+        }
+        Ok(self.status(sequence))
+    }
+
+    fn next_step(&self) -> Option<Step> {
+        let at_boundary = self.messages.position == self.boundary;
+        let has_control = !self.control.bytes.is_empty();
+        if has_control && at_boundary {
+            return Some(Step::Control);
+        }
+        if self.is_window_closed() {
+            return None;
+        }
+        let mut len = self.messages.run();
+        if has_control && let Some(end) = self.ends.front() {
+            len = len.min((end.position - self.messages.position) as usize);
+        }
+        (len > 0).then_some(Step::Messages(len))
+    }
+
+    /// Whether the next frame has descriptors for which too many others are under way.
+    fn is_window_closed(&self) -> bool {
+        let Some(gate) = self.messages.gate() else {
+            return false;
+        };
+        let under_way: usize = self
+            .unacknowledged
+            .iter()
+            .map(|sent| sent.descriptors.len() * sent.weight)
+            .sum();
+        under_way > 0 && under_way + gate.descriptors.len() * gate.weight > self.window
+    }
+
+    fn is_held(&self) -> bool {
+        !self.blocked && self.is_window_closed()
+    }
+
+    /// Writes as much as the kernel takes; tells whether that was all of the step.
+    fn write(&mut self, transport: &mut impl Transport, step: Step) -> Result<bool, Errno> {
+        let (lane, len) = match step {
+            Step::Messages(len) => (&mut self.messages, len),
+            Step::Control => {
+                let len = self.control.run();
+                (&mut self.control, len)
+            }
+        };
+        let (written, passed) = lane.write(transport, len)?;
+        self.counts.bytes += written as u64;
+        if let Some(gate) = passed {
+            self.counts.descriptors += gate.descriptors.len() as u64;
+            if matches!(step, Step::Messages(_)) {
+                self.remember(gate);
+            }
+        }
+        if matches!(step, Step::Messages(_)) {
+            self.messages_written();
+        }
+        Ok(written == len)
+    }
+
+    /// Keeps the descriptors of the frame that begins at the gate until they are acknowledged.
+    fn remember(&mut self, gate: Gate) {
+        let first = self.completed + 1;
+        let last = self
+            .ends
+            .front()
+            .map_or(self.completed, |frame_end| frame_end.last);
+        self.unacknowledged.push_back(Sent {
+            number: gate.number,
+            first,
+            last,
+            descriptors: gate.descriptors,
+            weight: gate.weight,
+            retransmissions: 0,
+        });
+    }
+
+    fn messages_written(&mut self) {
+        while let Some(end) = self.ends.front()
+            && end.position <= self.messages.position
+        {
+            self.counts.messages += end.last - self.completed;
+            self.completed = end.last;
+            self.boundary = end.position;
+            self.ends.pop_front();
+        }
+    }
+
+    fn sent_at(&self, number: u32) -> Option<usize> {
+        self.unacknowledged
+            .iter()
+            .position(|sent| sent.number == number)
+    }
+
+    fn give_up_frame(&mut self, at: usize) {
+        let Some(sent) = self.unacknowledged.remove(at) else {
+            return;
+        };
+        for sequence in sent.first..=sent.last {
+            self.counts.not_received += 1;
+            self.events
+                .push_back(ChannelEvent::HandleNotReceived { sequence });
+        }
+    }
+
+    /// An error that repeating the call would not mend.
+    fn fail(&mut self, step: Step, errno: Errno) {
+        let connection_lost = matches!(
+            errno,
+            Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN | Errno::EBADF | Errno::ENOTSOCK
+        );
+        if connection_lost {
+            return self.break_off(errno);
+        }
+        match step {
+            Step::Messages(_) if self.messages.gate().is_some() => self.skip_frame(errno),
+            // What cannot be sent again is given up.
+            Step::Control if self.control.gate().is_some() => {
+                if let Some(gate) = self.control.gates.pop_front() {
+                    let header = Header::control(Kind::GiveUp, gate.number, 0).encode();
+                    self.control.bytes.filled_mut()[..HEADER].copy_from_slice(&header);
+                    self.abandon(gate.number);
+                }
+            }
+            _ => self.break_off(errno),
+        }
+    }
+
+    /// Goes on without the frame at the front, of which nothing is written.
+    fn skip_frame(&mut self, errno: Errno) {
+        let (Some(_), Some(end)) = (self.messages.gates.pop_front(), self.ends.pop_front()) else {
+            return;
+        };
+        let len = end.position - self.messages.position;
+        self.messages.skip(len as usize);
+        self.boundary = end.position;
+        for sequence in self.completed + 1..=end.last {
+            self.counts.dropped += 1;
+            self.events
+                .push_back(ChannelEvent::SendFailed { sequence, errno });
+        }
+        self.completed = end.last;
+    }
+
+    /// What `send` itself reports about a message that could not be written.
+    fn check_sent(&mut self, sequence: u64) -> Result<(), Errno> {
+        if let Some(errno) = self.broken {
+            return Err(errno);
+        }
+        match self.events.back() {
+            Some(&ChannelEvent::SendFailed {
+                sequence: failed,
+                errno,
+            }) if failed == sequence => {
+                self.events.pop_back();
+                Err(errno)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn status(&self, sequence: u64) -> SendStatus {
+        let progress = if self.completed >= sequence {
+            Progress::Written
+        } else if self.blocked {
+            Progress::Blocked
+        } else if self.is_held() {
+            Progress::Held
+        } else {
+            Progress::Gathered
+        };
+        SendStatus {
+            progress,
+            sequence,
+            queued_bytes: self.queued_bytes(),
+            held_messages: self.held_messages(),
+        }
+    }
+}
+
+/// Bytes before and after a payload within its frame.
+fn prefix(encoding: Framing) -> usize {
+    match encoding {
+        Framing::JsonLines => 0,
+        Framing::Advanced => VALUE_PREFIX,
+    }
+}
+
+fn suffix(encoding: Framing) -> usize {
+    match encoding {
+        Framing::JsonLines => 1,
+        Framing::Advanced => 0,
+    }
+}
+
+/// Writes what tells a payload of `len` bytes, already in its place in `room`, from the next.
+fn frame_payload(room: &mut [u8], encoding: Framing, len: usize) {
+    match encoding {
+        Framing::JsonLines => room[len] = b'\n',
+        Framing::Advanced => {
+            room[..VALUE_PREFIX].copy_from_slice(&(len as u32).to_le_bytes());
+        }
+    }
+}
+
+/// Whether frame `a` was sent before `b`, or is it; numbers wrap around.
+fn is_at_or_before(a: u32, b: u32) -> bool {
+    b.wrapping_sub(a) < 1 << 31
+}
