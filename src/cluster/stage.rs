@@ -132,6 +132,12 @@ impl Stage {
         }
     }
 
+    /// Connections handed over that no worker has taken.
+    pub fn on_their_way(&self) -> usize {
+        let stats = self.dispatcher.worker_stats();
+        stats.map(|worker| worker.waiting).sum()
+    }
+
     /// Connections accepted that wait for a worker.
     pub fn waiting(&self) -> usize {
         let mut stats = self.dispatcher.listener_stats();
