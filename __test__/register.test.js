@@ -203,13 +203,16 @@ test('NODE_OPTIONS reaches grandchildren, -r the children that fork() makes', as
   expect(await lines([])).toEqual(['first false', 'second false', 'third false', '']);
 });
 
-test("a parent that only requires brood leaves its children's module stock", async () => {
+test.each([
+  ["its channel, which it offers, becomes brood's", '{}', true],
+  ['so does its channel without an offer', '{ upgrade: false }', false],
+])("a child's module stays stock when both only require brood; %s", async (_, options, isTaken) => {
   const file = program(
     'plain.cjs',
     `const brood = require(${JSON.stringify(ROOT)});
      const cp = require('child_process');
      if (process.argv[2] === undefined) {
-       brood.fork(__filename, ['child']).on('message', (child) => {
+       brood.fork(__filename, ['child'], ${options}).on('message', (child) => {
          console.log(JSON.stringify([cp.spawn === brood.spawn, ...child]));
        });
      } else {
@@ -217,7 +220,7 @@ test("a parent that only requires brood leaves its children's module stock", asy
        process.send([cp.spawn === brood.spawn, process.channel === channel, 'sendAsync' in process]);
      }`,
   );
-  expect(await ask([file])).toEqual([false, false, true, false]);
+  expect(await ask([file])).toEqual([false, false, true, isTaken]);
 });
 
 test('adoptChannel() gives a child the channel of brood, once', async () => {
@@ -226,7 +229,7 @@ test('adoptChannel() gives a child the channel of brood, once', async () => {
     `const brood = require(${JSON.stringify(ROOT)});
      if (process.argv[2] === undefined) {
        console.log(brood.adoptChannel());
-       const child = brood.fork(__filename, ['child']);
+       const child = brood.fork(__filename, ['child'], { upgrade: false });
        child.on('message', (message) => {
          console.log(JSON.stringify(message));
          child.send('end');

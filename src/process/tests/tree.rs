@@ -58,7 +58,8 @@ fn a_descendant_is_found_when_the_child_itself_is_gone() {
 
 #[test]
 fn a_session_of_its_own_is_left_alone() {
-    let (child, members, _ends) = tree("setsid sleep 1000 & echo $!; exec sleep 1000");
+    // It says so itself once it has its session.
+    let (child, members, _ends) = tree("setsid sh -c 'echo $$; exec sleep 1000' & exec sleep 1000");
     assert_eq!(kill_tree(Root::Child(&child), libc::SIGKILL).unwrap(), 1);
     assert!(!has_ended(&members[0], 50));
     end(&members[0]);
