@@ -2,8 +2,6 @@
 // brood's public face: everything node:child_process has, `cluster`, and what brood adds.
 
 const { assertUsable } = require('./lib/addon');
-const { joinCluster } = require('./lib/cluster/join');
-const { takeOffer } = require('./lib/ipc/upgrade');
 const { lazily } = require('./lib/lazy');
 
 assertUsable();
@@ -17,8 +15,10 @@ lazily(brood, 'diagnostics', () => require('./lib/diagnostics').diagnostics);
 lazily(brood, 'sharedBuffer', () => require('./lib/ipc/large_buffers').sharedBuffer);
 lazily(brood, 'adoptChannel', () => require('./lib/ipc/takeover').takeOverChannel);
 
-// In a child whose parent has brood, too.
-if (takeOffer()) require('./lib/ipc/takeover').takeUpOffer();
-joinCluster();
+// What a parent that has brood, too, offers a child stands in the child's environment.
+if (process.env.BROOD_CHANNEL !== undefined && require('./lib/ipc/upgrade').takeOffer()) {
+  require('./lib/ipc/takeover').takeUpOffer();
+}
+if (process.env.BROOD_CLUSTER !== undefined) require('./lib/cluster/join').joinCluster();
 
 module.exports = brood;

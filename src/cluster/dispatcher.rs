@@ -264,6 +264,13 @@ impl Dispatcher {
         }
     }
 
+    /// Whether connections may be let gather in a flood: not while a worker gets one at a time,
+    /// which would then wait for each.
+    pub fn may_gather(&self) -> bool {
+        let is_stock = |worker: &Worker| matches!(worker.link, Link::Stock(_));
+        !self.workers.values().any(is_stock)
+    }
+
     /// How long the thread may sleep when nothing happens; `None` for as long as it likes.
     pub fn next_look(&self, now: Instant) -> Option<Duration> {
         if self.unfinished {

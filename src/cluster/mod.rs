@@ -3,6 +3,7 @@
 //! `lib/cluster`.
 
 mod connection;
+mod gather;
 mod lane_link;
 mod listening;
 mod outcome;

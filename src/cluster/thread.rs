@@ -9,6 +9,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::dispatcher::Dispatcher;
+use super::gather::Gathering;
 use super::watch::Watch;
 
 /// A running dispatcher. Dropping it ends and joins the thread.
@@ -87,8 +88,11 @@ impl Shared {
 
     fn run(&self) {
         let mut limit = None;
+        let mut gathering = Gathering::default();
         loop {
+            let begin = Instant::now();
             let events = self.watch.wait(limit);
+            let waited = begin.elapsed();
             if self.ending.load(Ordering::Acquire) {
                 return;
             }
@@ -99,6 +103,11 @@ impl Shared {
             }
             dispatcher.turn(now);
             limit = dispatcher.next_look(now);
+            let may_gather = dispatcher.may_gather();
+            drop(dispatcher);
+            if let Some(pause) = gathering.pause(waited).filter(|_| may_gather) {
+                thread::sleep(pause);
+            }
         }
     }
 }
