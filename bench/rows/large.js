@@ -21,16 +21,32 @@ function bytes() {
   return Buffer.alloc(SIZE, 'a page of bytes that are not all zero ');
 }
 
-function throughput(payloadOf, serialization) {
-  return async ({ childProcess, sameExecArgv, quick }) => {
+/** The same payload again and again. */
+function repeated(payloadOf) {
+  return () => {
     const payload = payloadOf();
+    return () => payload;
+  };
+}
+
+/** A new buffer each time, filled where it will be read: allocation and filling are measured, too. */
+function filledInPlace({ brood, childProcess }) {
+  const allocate = brood ? childProcess.sharedBuffer : Buffer.allocUnsafe;
+  return () => allocate(SIZE).fill(7);
+}
+
+function throughput(payloads, serialization) {
+  return async (context) => {
+    const { childProcess, sameExecArgv, quick } = context;
+    const next = payloads(context);
     const child = childProcess.fork(LOOK, [], { execArgv: sameExecArgv, serialization });
     const exchange = async () => {
+      const payload = next();
+      const sent = payload.length;
       const reply = once(child, 'message');
       child.send(payload);
       const [length] = await reply;
-      if (length !== payload.length)
-        throw new Error(`the child saw ${length} of ${payload.length}`);
+      if (length !== sent) throw new Error(`the child saw ${length} of ${sent}`);
     };
     await exchange();
     await exchange();
@@ -66,17 +82,20 @@ function jsonAlone({ quick }) {
 module.exports = [
   {
     id: 'S10a',
-    contestants: { ...both(throughput(text, 'json')), 'JSON alone': { measure: jsonAlone } },
+    contestants: {
+      ...both(throughput(repeated(text), 'json')),
+      'JSON alone': { measure: jsonAlone },
+    },
     comparisons: [{ ...line('8 MB string as JSON', 1.3), limit: 'JSON alone' }],
   },
   {
     id: 'S10b',
-    contestants: both(throughput(bytes, 'advanced')),
+    contestants: both(throughput(repeated(bytes), 'advanced')),
     comparisons: [line('8 MB Buffer, advanced', 3)],
   },
   {
     id: 'S10c',
-    skip: 'brood has no buffers that are filled in place yet',
+    contestants: both(throughput(filledInPlace, 'advanced')),
     comparisons: [line('8 MB Buffer filled in place, advanced', 6)],
   },
 ];

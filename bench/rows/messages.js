@@ -16,10 +16,13 @@ const COUNT = path.join(CHILDREN, 'count.js');
 const FLOOD = path.join(CHILDREN, 'flood.js');
 const ECHO = path.join(CHILDREN, 'echo.js');
 
+// Longer than a round trip, so that each end is still looking when the answer comes.
+const BUSY_POLL_US = 500;
+
 /** `bothEnds`: the child runs what this process runs; otherwise it is stock. */
-function forkChild(context, file, args, { bothEnds = false, serialization } = {}) {
+function forkChild(context, file, args, { bothEnds = false, serialization, busyPoll } = {}) {
   const execArgv = bothEnds ? context.sameExecArgv : [];
-  return context.childProcess.fork(file, args, { execArgv, serialization });
+  return context.childProcess.fork(file, args, { execArgv, serialization, busyPoll });
 }
 
 // As fast as the parent may: it pauses when send() says so and goes on with its callback.
@@ -79,7 +82,8 @@ function fromChild(options) {
 
 function roundTrip(options) {
   return async (context) => {
-    const child = forkChild(context, ECHO, [], options);
+    const args = options.busyPoll === undefined ? [] : ['busy', String(options.busyPoll)];
+    const child = forkChild(context, ECHO, args, options);
     const times = [];
     for (let i = 0; i < (context.quick ? 2000 : 20_000); i++) {
       const start = now();
@@ -218,15 +222,22 @@ module.exports = [
       },
     ],
   })),
-  {
-    id: 'S9c',
-    skip: 'brood has no busy polling yet',
+  ...[
+    { id: 'S9c', work: 'the same with busy polling, stock child', options: {}, least: 1 / 3 },
+    { id: 'S9d', work: 'the same with busy polling, both ends', options: bothEnds, least: 1 / 5 },
+  ].map(({ id, work, options, least }) => ({
+    id,
+    contestants: both(roundTrip({ ...options, busyPoll: BUSY_POLL_US })),
     comparisons: [
       {
         id: 'S9',
-        work: 'round trip of one small message, busy polling',
-        target: '1/5 both ends, 1/3 towards a stock child',
+        work,
+        figure: 'time',
+        unit: 'us',
+        better: 'less',
+        target: `1/${Math.round(1 / least)} of stock`,
+        reached: ({ ratio }) => ratio <= least,
       },
     ],
-  },
+  })),
 ];
