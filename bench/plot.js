@@ -61,7 +61,6 @@ function plot(results, sentence) {
 /** What is drawn of a result; factors above 1 are better than stock. */
 function lineOf(result) {
   const line = { id: result.id, work: result.work };
-  if (result.skipped) return { ...line, missing: 'not measured yet' };
   if (result.failed) return { ...line, missing: 'failed' };
   const factor = (ratio) => (result.better === 'more' ? ratio : 1 / ratio);
   const points = [result.ratio, ...result.spread].map(factor);

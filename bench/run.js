@@ -14,7 +14,7 @@ const { plot } = require('./plot');
 const programs = require('./programs');
 const { Progress } = require('./progress');
 const rows = require('./rows');
-const { skipped, summarize } = require('./summarize');
+const { summarize } = require('./summarize');
 const { brief, table } = require('./table');
 
 const USAGE = `npm run bench -- [options]
@@ -57,19 +57,14 @@ function choose(only) {
 }
 
 async function measureAll(chosen, options, machine) {
-  const contestants = (row) => Object.keys(row.contestants ?? {}).length;
+  const contestants = (row) => Object.keys(row.contestants).length;
   const total = chosen.reduce((sum, row) => sum + contestants(row) * options.runs, 0);
   const progress = new Progress(total);
   const results = [];
   const raw = {};
   for (const row of chosen) {
-    const finished = [];
-    if (row.skip) {
-      finished.push(...row.comparisons.map((comparison) => skipped(comparison, row.skip)));
-    } else {
-      raw[row.id] = await measure(row, { ...options, progress });
-      finished.push(...summarize(row, raw[row.id], machine));
-    }
+    raw[row.id] = await measure(row, { ...options, progress });
+    const finished = summarize(row, raw[row.id], machine);
     finished.forEach((result) => progress.say(brief(result)));
     results.push(...finished);
   }

@@ -10,11 +10,6 @@ function summarize(row, { runs, errors }, machine) {
   return row.comparisons.map((comparison) => compare(comparison, runs, errors, machine));
 }
 
-/** The result of a comparison that cannot be measured. */
-function skipped({ id, work, target }, reason) {
-  return { id, work, target, skipped: reason };
-}
-
 function compare(comparison, runs, errors, machine) {
   const { id, work, figure, unit, better, target } = comparison;
   const { stock = 'stock', brood = 'brood', limit, others = [] } = comparison;
@@ -64,4 +59,4 @@ function losses(runs, names) {
   return { stock: sum(names.stock), brood: sum(names.brood) };
 }
 
-module.exports = { skipped, summarize };
+module.exports = { summarize };

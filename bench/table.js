@@ -24,7 +24,6 @@ function table(results) {
 function cells(result) {
   const { id, work, target } = result;
   const missing = (words) => [id, work, result.unit ?? '', '', '', '', '', words, target, 'no'];
-  if (result.skipped) return missing(`not measured: ${result.skipped}`);
   if (result.failed) return missing(`failed: ${result.failed}`);
   return [
     id,
@@ -65,7 +64,6 @@ function align(rows) {
 /** One result in one line, for the terminal while the run goes on. */
 function brief(result) {
   const name = `${result.id.padEnd(5)} ${result.work}`;
-  if (result.skipped) return `${name}: not measured, ${result.skipped}`;
   if (result.failed) return `${name}: FAILED, ${result.failed}`;
   return (
     `${name}: ${amount(result.brood)} ${result.unit} against ${amount(result.stock)}, ` +
