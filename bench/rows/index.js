@@ -10,7 +10,6 @@
 //                 stock, brood, limit, others: names of contestants (stock and brood are called so
 //                 unless said otherwise), losses: whether to show them,
 //                 target: in words, reached(result, machine): in numbers }
-//   skip          instead of contestants: why it cannot be measured yet
 //
 // No file here loads child_process, cluster, net or dgram before it measures: S16 is about that.
 
