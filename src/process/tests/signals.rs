@@ -123,7 +123,8 @@ alone! {
                 while !done.load(Ordering::Relaxed) {
                     let pid = std::process::id();
                     unsafe { libc::syscall(libc::SYS_tgkill, pid, target, 33) };
-                    std::thread::yield_now();
+                    // Without a pause the other thread does nothing but handle signals.
+                    std::thread::sleep(std::time::Duration::from_micros(100));
                 }
             });
             for _ in 0..100 {
