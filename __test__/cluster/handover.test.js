@@ -21,7 +21,7 @@ async function listen() {
   const server = net.createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address();
-  const id = binding.dispatcherListen(server._handle.fd, true, `127.0.0.1:${port}`, SCHED_RR, 511);
+  const id = binding.dispatcherListen(server._handle.fd, `127.0.0.1:${port}`, SCHED_RR, 511);
   if (id <= 0) throw new Error(`dispatcherListen: ${id}`);
   // The dispatcher has a duplicate.
   server.close();

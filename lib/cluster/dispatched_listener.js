@@ -114,9 +114,8 @@ class DispatchedListener {
       // A passed socket may have any port; Node's worker accepts none but what it has asked for.
       if (this.request.askedPort > 0) this.#sockname.port = this.request.askedPort;
     }
-    const isTcp = this.#sockname !== undefined;
     const backlog = backlogOf(this.request);
-    const id = dispatcher.listen(handle.fd, isTcp, this.key, this.policy, backlog);
+    const id = dispatcher.listen(handle.fd, this.key, this.policy, backlog);
     // The dispatcher has a duplicate; the loop must not accept from the same queue.
     if (isListening || id < 0) handle.close();
     else this.#handle = handle;

@@ -25,8 +25,8 @@ function newWorkerId() {
 }
 
 /** Listens on a duplicate of `fd`; returns the listener's id. Nothing is accepted before `add`. */
-function listen(fd, isTcp, key, policy, backlog) {
-  return binding.dispatcherListen(fd, isTcp, key, policy, backlog);
+function listen(fd, key, policy, backlog) {
+  return binding.dispatcherListen(fd, key, policy, backlog);
 }
 
 function close(listenerId) {

@@ -159,9 +159,9 @@ fn unsigned(env: napi_env, value: napi_value) -> u32 {
     value::get_i32(env, value).max(0) as u32
 }
 
-/// `(fd, isTcp, key, policy, backlog)`: a listener's number or a negative errno.
+/// `(fd, key, policy, backlog)`: a listener's number or a negative errno.
 unsafe extern "C" fn listen(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [fd, _is_tcp, key, policy, backlog] = value::arguments(env, info);
+    let [fd, key, policy, backlog] = value::arguments(env, info);
     number(env, try_listen(env, fd, key, policy, backlog))
 }
 
