@@ -30,16 +30,18 @@ function repeated(payloadOf) {
 }
 
 /** A new buffer each time, filled where it will be read: allocation and filling are measured, too. */
-function filledInPlace({ brood, childProcess }) {
-  const allocate = brood ? childProcess.sharedBuffer : Buffer.allocUnsafe;
-  return () => allocate(SIZE).fill(7);
+function filledInPlace({ brood, childProcess }, child) {
+  const allocate = brood
+    ? () => childProcess.sharedBuffer(SIZE, child)
+    : () => Buffer.allocUnsafe(SIZE);
+  return () => allocate().fill(7);
 }
 
 function throughput(payloads, serialization) {
   return async (context) => {
     const { childProcess, sameExecArgv, quick } = context;
-    const next = payloads(context);
     const child = childProcess.fork(LOOK, [], { execArgv: sameExecArgv, serialization });
+    const next = payloads(context, child);
     const exchange = async () => {
       const payload = next();
       const sent = payload.length;
