@@ -347,6 +347,32 @@ test.each(['x', 'é', '\u20ac', '\u{1F600}', '\ud800', '"\\\n'])(
   },
 );
 
+test.each(['json', 'advanced'])(
+  'long strings that are all of a %s message arrive',
+  async (serialization) => {
+    const child = await upgraded({ serialization });
+    for (const unit of ['x', 'é', '\u20ac', '\u{1F600}', '\ud800', '\udc00x', '"\\\n', '-']) {
+      const text = unit.repeat(300_000);
+      expect((await ask(child, text)) === text).toBe(true);
+    }
+    expect((await ask(child, ['x'.repeat(300_000)]))[0].length).toBe(300_000);
+    await end(child);
+  },
+);
+
+test('a toJSON() of String.prototype is no more asked than by JSON.stringify()', async () => {
+  const child = await upgraded({ serialization: 'json' });
+  Object.defineProperty(String.prototype, 'toJSON', { value: () => 'other', configurable: true });
+  try {
+    const text = 'x'.repeat(300_000);
+    expect(JSON.stringify('x')).toBe('"x"');
+    expect((await ask(child, text)) === text).toBe(true);
+  } finally {
+    delete String.prototype.toJSON;
+  }
+  await end(child);
+});
+
 /** A Python child that is brood to its parent, with areas. */
 function python(body) {
   const script = `

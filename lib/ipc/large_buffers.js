@@ -72,7 +72,8 @@ class Aside {
       if (region.native === this.native) return this.#handOverArea(view, region);
     }
     return (
-      (this.native.takesAreas() && this.#add(AREA, binding.areaCopy(this.native.id, view))) ||
+      (this.native.takesAreas(view.byteLength) &&
+        this.#add(AREA, binding.areaCopy(this.native.id, view))) ||
       this.#add(FILE, binding.sealBytes(view))
     );
   }
@@ -94,7 +95,7 @@ class Aside {
   /** Puts a long text here; its length in bytes, or -1 when that cannot be. */
   text(text) {
     if (text.length < THRESHOLD) return -1;
-    if (this.native.takesAreas()) {
+    if (this.native.takesAreas(text.length)) {
       const placed = binding.areaCopyText(this.native.id, text);
       if (typeof placed !== 'number' && this.#add(AREA, placed[0])) return placed[1];
     }
@@ -185,7 +186,7 @@ function sharedBuffer(size) {
 
 /** A Buffer of `size` bytes in an area of the channel `native`; undefined when there is none. */
 function areaBuffer(native, size) {
-  if (size < THRESHOLD || !native.takesAreas()) return undefined;
+  if (!native.takesAreas(size)) return undefined;
   const memory = binding.areaBuffer(native.id, size);
   if (typeof memory === 'number' || memory === undefined) return undefined;
   const [buffer, number] = memory;
@@ -193,4 +194,4 @@ function areaBuffer(native, size) {
   return Buffer.from(buffer);
 }
 
-module.exports = { Aside, Beside, LARGEST, areaBuffer, blocks, closeAll, sharedBuffer };
+module.exports = { Aside, Beside, LARGEST, THRESHOLD, areaBuffer, blocks, closeAll, sharedBuffer };

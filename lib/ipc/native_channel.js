@@ -5,6 +5,7 @@
 
 const binding = require('../binding');
 const { Expiry } = require('./expiry');
+const { THRESHOLD } = require('./large_buffers');
 const { transmit } = require('./serialization');
 const { errnoException } = require('../errors');
 
@@ -86,9 +87,10 @@ class NativeChannel {
     this.features = features;
   }
 
-  // Whether large buffers may be put into areas, of which there may be some from here on.
-  takesAreas() {
-    if ((this.features & AREAS) === 0 || this.id === 0) return false;
+  // Whether something of this size is to be put into an area, of which there may be some from here
+  // on.
+  takesAreas(size) {
+    if (size < THRESHOLD || (this.features & AREAS) === 0 || this.id === 0) return false;
     this.areas.start();
     return true;
   }

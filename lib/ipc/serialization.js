@@ -16,6 +16,7 @@ const PLAIN_TAG = 1;
 // brood's own, where both ends are.
 const LARGE_TAG = 2;
 const TEXT_TAG = 3;
+const STRING_TAG = 4;
 // V8's own tag before any host object.
 const HOST_OBJECT = Buffer.from('\\');
 
@@ -67,8 +68,9 @@ class LargeSerializer extends Serializer {
 }
 
 class LargeDeserializer extends Deserializer {
-  // All of the message, if it is one that lies beside the stream as JSON.
+  // All of the message, if it is one that lies beside the stream, and whether as JSON.
   text = undefined;
+  isJson = false;
 
   constructor(bytes, beside) {
     super(bytes);
@@ -81,8 +83,9 @@ class LargeDeserializer extends Deserializer {
       const [kind, index, byteLength] = [this.readUint32(), this.readUint32(), this.readUint32()];
       return this.beside.view(kind, index, byteLength);
     }
-    if (tag !== TEXT_TAG) return this._readTagged(tag);
+    if (tag !== TEXT_TAG && tag !== STRING_TAG) return this._readTagged(tag);
     this.text = this.beside.text(0, this.readUint32());
+    this.isJson = tag === TEXT_TAG;
     // V8 takes objects only; what the text says may be none.
     return {};
   }
@@ -100,6 +103,8 @@ const json = {
 
   // For a peer that is brood, too, and a message that has no handle.
   encodeFor(native, message) {
+    const asItIs = encodeString(native, message);
+    if (asItIs !== undefined) return asItIs;
     const text = this.encode(message);
     return (native.features & SHARED_MEMORY) === 0 ? text : encodeText(native, text);
   },
@@ -113,7 +118,7 @@ const advanced = {
   },
 
   encodeFor(native, message) {
-    const text = plainText(message);
+    const text = encodeString(native, message) ?? plainText(message);
     if (text !== undefined) return text;
     const isShared = (native.features & SHARED_MEMORY) !== 0;
     return isShared ? encodeLarge(native, message) : this.encode(message);
@@ -136,13 +141,24 @@ function serialize(serializer, message) {
 
 // A message of which all the JSON lies beside it, if it is long.
 function encodeText(native, text) {
+  return textBeside(native, text, TEXT_TAG) ?? text;
+}
+
+// A long string that is all of a message, which then needs neither JSON nor a serializer; undefined
+// for anything else, and for half a surrogate pair, which UTF-8 cannot say.
+function encodeString(native, message) {
+  if (typeof message !== 'string' || !native.takesAreas(message.length)) return undefined;
+  return message.isWellFormed() ? textBeside(native, message, STRING_TAG) : undefined;
+}
+
+function textBeside(native, text, tag) {
   const aside = new Aside(native);
   const byteLength = aside.text(text);
-  if (byteLength < 0) return text;
+  if (byteLength < 0) return undefined;
   const serializer = new Serializer();
   serializer.writeHeader();
   serializer.writeRawBytes(HOST_OBJECT);
-  serializer.writeUint32(TEXT_TAG);
+  serializer.writeUint32(tag);
   serializer.writeUint32(byteLength);
   return new LargeMessage(serializer.releaseBuffer(), aside);
 }
@@ -210,7 +226,9 @@ function decodeValues(batch, count, ranges, memory, limit) {
 function readValue(deserializer) {
   deserializer.readHeader();
   const value = deserializer.readValue();
-  return deserializer.text === undefined ? value : JSON.parse(deserializer.text);
+  const { text, isJson } = deserializer;
+  if (text === undefined) return value;
+  return isJson ? JSON.parse(text) : text;
 }
 
 function decodeEach(frames, decodeOne) {
