@@ -61,7 +61,8 @@ impl Placed {
 }
 
 /// `[kind, number, …]` as what a message has beside it. What is no more there is left out, and
-/// sending without it fails.
+/// sending without it fails. Areas are not held any longer, so the message has to be sent before
+/// anything else is put into one, which only this thread does.
 pub fn take_pieces(env: napi_env, channel: napi_value, pieces: napi_value) -> Vec<Beside> {
     let channel = value::get_i32(env, channel) as u32;
     let numbers: Vec<i32> = value::elements(env, pieces)

@@ -65,10 +65,11 @@ impl Area {
         let seals = FIXED_SIZE | FUTURE_WRITE | SealFlag::F_SEAL_SEAL;
         match fcntl(&file, FcntlArg::F_ADD_SEALS(seals)) {
             Ok(_) => Ok((Area(mapping), file)),
-            Err(_) => {
+            Err(Errno::EINVAL) => {
                 features::SEAL_FUTURE_WRITE.write_off();
                 Err(Errno::ENOSYS)
             }
+            Err(errno) => Err(errno),
         }
     }
 
