@@ -11,7 +11,7 @@ const STREAK: u32 = 8;
 
 /// How long things may gather then. Clients wait so much longer for their connection, in the
 /// kernel's backlog, and get it back many times over in processor time for the workers.
-const PAUSE: Duration = Duration::from_micros(50);
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// How busy the thread has been of late.
 #[derive(Debug, Default)]
