@@ -32,8 +32,13 @@ async function soak({ seconds, workers, isBrood, policy, log }) {
   });
   const kills = [];
   let isOver = false;
-  const start = () => cluster.fork({ SOAK_LOG: log });
-  cluster.on('exit', () => isOver || start());
+  // Those of an earlier soak of this process may be told of late.
+  const own = new Set();
+  const start = () => own.add(cluster.fork({ SOAK_LOG: log }));
+  const replace = (worker) => {
+    if (own.delete(worker) && !isOver) start();
+  };
+  cluster.on('exit', replace);
   const listening = once(cluster, 'listening');
   for (let i = 0; i < workers; i++) start();
   const [, { port }] = await listening;
@@ -62,6 +67,7 @@ async function soak({ seconds, workers, isBrood, policy, log }) {
   client.disconnect();
   isOver = true;
   await stop();
+  cluster.off('exit', replace);
   return { ...report, kills, before, halfway, after };
 }
 

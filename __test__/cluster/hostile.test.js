@@ -6,6 +6,7 @@ const { once } = require('node:events');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
+const { LANE_VERSION } = require('../../lib/cluster/link');
 const { ask, startCluster, stopClusters } = require('../helpers/cluster');
 const { expectNoLeaks } = require('../helpers/leaks');
 const { fixture } = require('../helpers/run');
@@ -97,7 +98,7 @@ test('lanes are not had twice', async () => {
   const { cluster, worker } = await hostile();
   for (let i = 0; i < 3; i++) {
     const heard = once(worker, 'message');
-    worker.send({ say: { cmd: 'NODE_BROOD', act: 'lane', version: 1 } });
+    worker.send({ say: { cmd: 'NODE_BROOD', act: 'lane', version: LANE_VERSION } });
     await heard;
   }
   expect(cluster.stats()).toMatchObject([{ lane: true }]);

@@ -14,8 +14,9 @@ const { expectNoLeaks } = require('../helpers/leaks');
 const { fixture, runNode } = require('../helpers/run');
 
 const PRIMARY = fs.readFileSync(path.join(__dirname, '..', 'helpers', 'lane.py'), 'utf8');
-const { EBADF, EINVAL, ENOTSOCK } = os.constants.errno;
-const [OFFERED, CLAIMED, TAKEN, DECLINED] = [1, 2, 3, 4];
+const { EAGAIN, EBADF, EINVAL, ENOTSOCK } = os.constants.errno;
+const [OFFERED, CLAIMED, TAKEN, DECLINED, REVOKED, VOID] = [1, 2, 3, 4, 5, 6];
+const PERMIT = -1;
 
 /** What a process says, line by line. */
 class Lines {
@@ -150,6 +151,111 @@ say(states(0, 5))
   });
 });
 
+test('with each permit one connection is accepted, and nothing with one too many', async () => {
+  await expectNoLeaks(async () => {
+    const primary = new Primary(`
+input()
+send_board()
+server, clients = listen(7, 2)
+permit(7, 0, 3)
+wait_until(lambda: word(1) == 2)
+say([client.recv(100).decode() for client in clients])
+say([states(0, 3), word(4), word(5)])
+`);
+    const results = [];
+    const lane = new Lane(primary, (permits, { id }) => {
+      for (const { listener, token, fd } of permits) {
+        const accepted = binding.laneAccept(id, token);
+        results.push([listener, fd, Math.min(accepted, 0)]);
+        if (accepted < 0) continue;
+        fs.writeSync(accepted, `${token}`);
+        fs.closeSync(accepted);
+      }
+    });
+    binding.laneExpect(lane.id, 7);
+    primary.goOn();
+    expect(await primary.says()).toEqual(['0', '1']);
+    expect(await primary.says()).toEqual([[TAKEN, TAKEN, VOID], 0, 2]);
+    expect(results).toEqual([
+      [7, PERMIT, 0],
+      [7, PERMIT, 0],
+      [7, PERMIT, -EAGAIN],
+    ]);
+    await lane.ended;
+    await primary.ended();
+  });
+});
+
+test('a permit is used once, or declined, or left, and then it is worth nothing', async () => {
+  await expectNoLeaks(async () => {
+    const primary = new Primary(`
+input()
+send_board()
+server, clients = listen(7, 4)
+permit(7, 0, 3)
+wait_until(lambda: word(1) == 2)
+permit(7, 3, 1, REVOKED)
+wait_until(lambda: word(1) == 3)
+say([states(0, 4), word(4), word(5)])
+server.accept(), server.accept(), server.accept()
+say('the others are there')
+`);
+    const results = [];
+    const lane = new Lane(primary, (permits, { id }) => {
+      if (permits.length === 1) {
+        results.push(binding.laneAccept(id, 3));
+        return;
+      }
+      fs.closeSync(binding.laneAccept(id, 0));
+      results.push(binding.laneAccept(id, 0), binding.laneDecline(id, 0));
+      results.push(binding.laneDecline(id, 1), binding.laneAccept(id, 1));
+    });
+    binding.laneExpect(lane.id, 7);
+    primary.goOn();
+    expect(await primary.says()).toEqual([[TAKEN, DECLINED, DECLINED, REVOKED], 2, 1]);
+    expect(await primary.says()).toBe('the others are there');
+    expect(results).toEqual([-EINVAL, -EINVAL, 0, -EINVAL, -EAGAIN]);
+    expect(binding.laneAccept(lane.id, 2)).toBe(-EINVAL);
+    await lane.ended;
+    await primary.ended();
+  });
+});
+
+test('a listening socket is kept only while it is expected', async () => {
+  await expectNoLeaks(async () => {
+    const primary = new Primary(`
+input()
+send_board()
+address = listen(7, 1)[0].getsockname()
+permit(7, 5, 1)
+wait_until(lambda: word(1) == 5)
+say(states(5, 1))
+input()
+try:
+    socket.create_connection(address)
+except ConnectionRefusedError:
+    say('nobody listens')
+listen(7, 0)
+permit(7, 6, 1)
+wait_until(lambda: word(1) == 6)
+say(states(6, 1))
+`);
+    const lane = new Lane(primary, ([{ token }], { id }) => {
+      const fd = binding.laneAccept(id, token);
+      if (fd >= 0) fs.closeSync(fd);
+    });
+    binding.laneExpect(lane.id, 7);
+    primary.goOn();
+    expect(await primary.says()).toEqual([TAKEN]);
+    binding.laneForget(lane.id, 7);
+    primary.goOn();
+    expect(await primary.says()).toBe('nobody listens');
+    expect(await primary.says()).toEqual([DECLINED]);
+    await lane.ended;
+    await primary.ended();
+  });
+});
+
 test('a flood comes in bounded batches, and the loop turns between them', async () => {
   await expectNoLeaks(async () => {
     const primary = new Primary(`
@@ -225,6 +331,13 @@ test.each([
   ['speaks another language', `lane.send(b'GET / HTTP/1.1\\r\\n')`, /unknown kind/],
   ['says half a sentence', `lane.send(b'abc')`, /a message of 3 bytes instead of 16/],
   ['sends connections before the board', `hand_over(1, 0, 1)`, /before the scoreboard/],
+  ['permits before the board', `permit(1, 0, 1)`, /before the scoreboard/],
+  ['permits too much', `send_board()\nsend(PERMITS, 1, 0, 65, [])`, /announces 65/],
+  [
+    'sends no listening socket where it says so',
+    `send_board()\nsend(LISTENER, 1, 0, 1, [])`,
+    /sent 0 descriptors and announced 1/,
+  ],
   ['sends the board twice', `send_board()\nsend_board()`, /a second scoreboard/],
   [
     'announces what it does not send',
@@ -244,7 +357,7 @@ test.each([
     /cannot be opened: Operation not permitted/,
   ],
   ['sends a small board', `send(BOARD, 0, 0, 1, [memory(size=64)])`, /cannot be opened/],
-  ['sends a board of another version', `word(0, 2)\nsend_board()`, /Protocol not supported/],
+  ['sends a board of another version', `word(0, 3)\nsend_board()`, /Protocol not supported/],
 ])('a primary that %s ends the lane', async (_, lie, reason) => {
   await expectNoLeaks(async () => {
     const primary = new Primary(`${lie}\nwait_for_the_end()`);

@@ -9,8 +9,8 @@ import socket
 import struct
 import time
 
-BOARD, CONNECTIONS = 1, 2
-OFFERED, CLAIMED, TAKEN, DECLINED, REVOKED = 1, 2, 3, 4, 5
+BOARD, CONNECTIONS, LISTENER, PERMITS = 1, 2, 3, 4
+OFFERED, CLAIMED, TAKEN, DECLINED, REVOKED, VOID = 1, 2, 3, 4, 5, 6
 SEAL, SHRINK, GROW = 1, 2, 4
 F_ADD_SEALS = 1033
 
@@ -62,6 +62,20 @@ def hand_over(listener, first, count, state=OFFERED):
     return [reader for reader, _ in pipes]
 
 
+# A listening socket, which the worker gets, and clients of it.
+def listen(listener, clients):
+    server = socket.create_server(('127.0.0.1', 0))
+    server.setblocking(False)
+    send(LISTENER, listener, 0, 1, [server.fileno()])
+    return server, [socket.create_connection(server.getsockname()) for _ in range(clients)]
+
+
+def permit(listener, first, count, state=OFFERED):
+    for i in range(count):
+        slot(first + i, state)
+    send(PERMITS, listener, first, count, [])
+
+
 # What was written to a connection until everybody had closed it.
 def text(reader):
     with os.fdopen(reader) as file:
@@ -85,4 +99,4 @@ def say(value):
     print(json.dumps(value), flush=True)
 
 
-word(0, 1)
+word(0, 2)

@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 
 use brood::process::{Child, Command, Environment, Stdio, spawn};
 
-/// Runs `node script ...arguments` with `environment` added to ours. The channel blocks.
+/// Runs `node script ...arguments` with `environment` added to ours. The channel blocks, and has
+/// brood's buffers.
 pub fn start(
     node: &str,
     script: &str,
@@ -22,7 +23,12 @@ pub fn start(
         environment: Environment::Inherited {
             overrides: overrides.join("\0").into_bytes(),
         },
-        stdio: vec![Stdio::Ignore, Stdio::Ignore, Stdio::Inherit(2), Stdio::Pipe],
+        stdio: vec![
+            Stdio::Ignore,
+            Stdio::Ignore,
+            Stdio::Inherit(2),
+            Stdio::Channel,
+        ],
         ..Command::default()
     };
     let mut spawned = spawn(command).map_err(|failed| failed.errno)?;

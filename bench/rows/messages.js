@@ -18,6 +18,12 @@ const ECHO = path.join(CHILDREN, 'echo.js');
 
 // Longer than a round trip, so that each end is still looking when the answer comes.
 const BUSY_POLL_US = 500;
+// What an end of ours takes from a message to its answer: half of the round trip when both look. A
+// stock child that is answered within one finds the answer before it sleeps; no JavaScript can.
+const THOUGHT_US = 4;
+// As the paced reader waits in a flood, and what it then finds.
+const PAUSE_US = 300;
+const MESSAGES_A_READ = 160;
 
 /** `bothEnds`: the child runs what this process runs; otherwise it is stock. */
 function forkChild(context, file, args, { bothEnds = false, serialization, busyPoll } = {}) {
@@ -85,7 +91,7 @@ function roundTrip(options) {
     const args = options.busyPoll === undefined ? [] : ['busy', String(options.busyPoll)];
     const child = forkChild(context, ECHO, args, options);
     const times = [];
-    for (let i = 0; i < (context.quick ? 2000 : 20_000); i++) {
+    for (let i = 0; i < roundTrips(context.quick); i++) {
       const start = now();
       const reply = new Promise((resolve) => child.once('message', resolve));
       child.send(SMALL);
@@ -98,12 +104,33 @@ function roundTrip(options) {
 }
 
 /** A program without JavaScript in the place of the parent. */
-function parentProgram(name, script) {
-  return ({ quick }) => run(name, [process.execPath, script, messageCount(quick)]);
+function parentProgram(name, script, ...more) {
+  return ({ quick }) => run(name, [process.execPath, script, messageCount(quick), ...more]);
+}
+
+/**
+ * The processor time without which no parent can have a message: a paced reader in Rust that only
+ * counts, and one JSON.parse for as many messages as a read brings.
+ */
+async function readAndParse(context) {
+  const { cpu } = await parentProgram('count_lines', FLOOD, PAUSE_US)(context);
+  const block = `[${Array(MESSAGES_A_READ).fill(JSON.stringify(SMALL))}]`;
+  const count = messageCount(context.quick);
+  const before = process.cpuUsage();
+  for (let left = count; left > 0; left -= MESSAGES_A_READ) JSON.parse(block);
+  return { cpu: cpu + cpuSince(before) / count };
 }
 
 function pingPong({ quick }) {
-  return run('ping_pong', [quick ? 2000 : 20_000]);
+  return run('ping_pong', [roundTrips(quick)]);
+}
+
+function spinPong({ quick }) {
+  return run('ping_pong', [roundTrips(quick), process.execPath, ECHO, THOUGHT_US]);
+}
+
+function roundTrips(quick) {
+  return quick ? 2000 : 20_000;
 }
 
 function rate(id, work, rest) {
@@ -147,7 +174,8 @@ module.exports = [
     programs: true,
     contestants: {
       ...both(fromChild()),
-      'read by Rust': { measure: parentProgram('count_lines', FLOOD) },
+      'read by Rust': { measure: parentProgram('count_lines', FLOOD, 0) },
+      'Rust, paced, and JSON.parse': { measure: readAndParse },
     },
     comparisons: [
       rate('S6', 'small JSON messages from a stock child', {
@@ -161,6 +189,7 @@ module.exports = [
         figure: 'cpu',
         unit: 'us',
         better: 'less',
+        limit: 'Rust, paced, and JSON.parse',
         target: '1/2 of stock',
         reached: ({ ratio }) => ratio <= 0.5,
       },
@@ -223,11 +252,24 @@ module.exports = [
     ],
   })),
   ...[
-    { id: 'S9c', work: 'the same with busy polling, stock child', options: {}, least: 1 / 3 },
-    { id: 'S9d', work: 'the same with busy polling, both ends', options: bothEnds, least: 1 / 5 },
-  ].map(({ id, work, options, least }) => ({
+    {
+      id: 'S9c',
+      work: 'the same with busy polling, stock child',
+      options: {},
+      least: 1 / 3,
+      limit: { 'spinning in Rust': { measure: spinPong } },
+    },
+    {
+      id: 'S9d',
+      work: 'the same with busy polling, both ends',
+      options: bothEnds,
+      least: 1 / 5,
+      limit: {},
+    },
+  ].map(({ id, work, options, least, limit }) => ({
     id,
-    contestants: both(roundTrip({ ...options, busyPoll: BUSY_POLL_US })),
+    programs: true,
+    contestants: { ...both(roundTrip({ ...options, busyPoll: BUSY_POLL_US })), ...limit },
     comparisons: [
       {
         id: 'S9',
@@ -235,6 +277,7 @@ module.exports = [
         figure: 'time',
         unit: 'us',
         better: 'less',
+        limit: Object.keys(limit)[0],
         target: `1/${Math.round(1 / least)} of stock`,
         reached: ({ ratio }) => ratio <= least,
       },

@@ -50,9 +50,12 @@ function setWorker(workerId, weight, draining) {
   binding.dispatcherWorker(workerId, weight, draining);
 }
 
-/** Opens a lane to a worker; returns the descriptor of the worker's end, which is the caller's. */
-function openLane(workerId) {
-  return binding.dispatcherLane(workerId);
+/**
+ * Opens a lane to a worker; returns the descriptor of the worker's end, which is the caller's.
+ * `mayAccept`: the worker may have the listening sockets themselves.
+ */
+function openLane(workerId, mayAccept) {
+  return binding.dispatcherLane(workerId, mayAccept);
 }
 
 /** The worker has ended, or its lane has. */

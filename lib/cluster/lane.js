@@ -1,6 +1,7 @@
 'use strict';
-// The worker's end of its lane: connections come in batches from the primary's dispatcher and go to
-// the server each is for; how busy the worker is goes back. Which servers there are says worker.js.
+// The worker's end of its lane: connections, or permits to accept them, come in batches from the
+// primary's dispatcher and go to the server each is for; how busy the worker is goes back. Which
+// servers there are says worker.js.
 
 const { performance } = require('node:perf_hooks');
 const binding = require('../binding');
@@ -16,6 +17,8 @@ const PERMILLE = 1000;
 const IDLE_PERMILLE = 20;
 // Numbers of a batch that belong to one connection.
 const ENTRY = 3;
+// In the place of a descriptor: the connection is to be accepted.
+const PERMIT = -1;
 
 let isCallbackSet = false;
 
@@ -65,11 +68,13 @@ class Lane {
   /** From here on `handle`, the one of `server`, gets the listener's connections. */
   add(listener, server, handle, kind) {
     this.#servers.set(listener, { server, handle, kind });
+    binding.laneExpect(this.#id, listener);
     if (!this.#counted.has(server)) this.#count(server);
   }
 
   remove(listener) {
     this.#servers.delete(listener);
+    if (this.#id !== 0) binding.laneForget(this.#id, listener);
   }
 
   /** Called by the addon with [listener, token, fd, ...]; the descriptors are ours. */
@@ -93,14 +98,17 @@ class Lane {
       this.#decline(token, fd);
       return;
     }
-    const connection = adoptConnection(fd, entry.kind);
-    if (connection === null) this.#decline(token, fd);
+    const own = fd === PERMIT ? binding.laneAccept(this.#id, token) : fd;
+    // Somebody else has it, or it is left to somebody else.
+    if (own < 0) return;
+    const connection = adoptConnection(own, entry.kind);
+    if (connection === null) this.#decline(token, own);
     else entry.handle.onconnection(0, connection);
   }
 
   #decline(token, fd) {
     binding.laneDecline(this.#id, token);
-    binding.closeDescriptor(fd);
+    if (fd !== PERMIT) binding.closeDescriptor(fd);
   }
 
   /** Lets the dispatcher see each connection that opens and closes. */

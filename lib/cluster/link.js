@@ -9,7 +9,7 @@ const { validateBoolean, validateInteger } = require('../validators');
 
 const QUIETLY = { swallowErrors: true };
 // The layout of lane and scoreboard, as the worker's environment names it.
-const LANE_VERSION = 1;
+const LANE_VERSION = 2;
 const DEFAULT_WEIGHT = 1;
 const MAX_WEIGHT = 65535;
 
@@ -83,7 +83,8 @@ class Link {
   offerLane(version) {
     const { process } = this.worker;
     if (version !== LANE_VERSION || this.hasLane || !process.connected) return;
-    const fd = dispatcher.openLane(this.id);
+    // Whoever has a listening socket can take it from everybody else.
+    const fd = dispatcher.openLane(this.id, !this.isForeign);
     if (fd < 0) return;
     const end = adoptDescriptor(fd);
     if (end === null) return dispatcher.forget(this.id);

@@ -7,7 +7,7 @@ const binding = require('../binding');
 const { debug } = require('../debug');
 const { Lane } = require('./lane');
 
-const VERSION = 1;
+const VERSION = 2;
 const QUIETLY = { swallowErrors: true };
 
 // The message that Node's own listener is about to handle.

@@ -271,14 +271,15 @@ unsafe extern "C" fn set_worker(env: napi_env, info: napi_callback_info) -> napi
     number(env, result)
 }
 
-/// `(workerId)`: the descriptor of the worker's end of its new lane, which is the caller's, or a
-/// negative errno.
+/// `(workerId, mayAccept)`: the descriptor of the worker's end of its new lane, which is the
+/// caller's, or a negative errno.
 unsafe extern "C" fn open_lane(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [worker] = value::arguments(env, info).map(|v| unsigned(env, v));
+    let [worker, may_accept] = value::arguments(env, info);
+    let (worker, may_accept) = (unsigned(env, worker), value::get_bool(env, may_accept));
     let result = started(env).and_then(|(environment, running)| {
         let end = running
             .thread
-            .with(|dispatcher| dispatcher.open_lane(worker))?;
+            .with(|dispatcher| dispatcher.open_lane(worker, may_accept))?;
         environment.channels().read_here(worker);
         Ok(end.into_raw_fd())
     });

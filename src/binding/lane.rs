@@ -22,7 +22,10 @@ use crate::uv::{Poll, Readiness};
 pub const FUNCTIONS: &[Function] = &[
     ("setLaneCallback", Some(set_callback)),
     ("laneOpen", Some(open)),
+    ("laneAccept", Some(accept)),
     ("laneDecline", Some(decline)),
+    ("laneExpect", Some(expect)),
+    ("laneForget", Some(forget)),
     ("laneReport", Some(report)),
     ("laneClose", Some(close)),
 ];
@@ -43,6 +46,9 @@ struct Lane {
     target: Target,
 }
 
+/// Stands for the descriptor of a connection that JavaScript is to accept.
+const PERMIT: RawFd = -1;
+
 /// A connection whose descriptor is JavaScript's.
 struct HandedOver {
     listener: u32,
@@ -55,7 +61,7 @@ impl From<Connection> for HandedOver {
         HandedOver {
             listener: connection.listener,
             token: connection.sequence,
-            fd: connection.descriptor.into_raw_fd(),
+            fd: connection.descriptor.map_or(PERMIT, IntoRawFd::into_raw_fd),
         }
     }
 }
@@ -109,7 +115,9 @@ impl Lane {
         }
         self.receiver.borrow_mut().give_back();
         for connection in handed_over {
-            drop(descriptor::take(connection.fd));
+            if connection.fd != PERMIT {
+                drop(descriptor::take(connection.fd));
+            }
         }
     }
 
@@ -152,7 +160,7 @@ fn lane_of(env: napi_env, id: napi_value) -> Option<Rc<Lane>> {
 }
 
 /// `setLaneCallback(function (batch, reason))`: `this` is the lane's owner; `batch` is
-/// `[listener, token, fd, …]`, or null when the lane has ended, then `reason` says what was wrong
+/// `[listener, token, fd, …]` (-1 for one to be accepted), or null when the lane has ended, then `reason` says what was wrong
 /// if anything was.
 unsafe extern "C" fn set_callback(env: napi_env, info: napi_callback_info) -> napi_value {
     let [function] = value::arguments(env, info);
@@ -206,8 +214,43 @@ fn open_lane(env: napi_env, owner: napi_value, fd: i32) -> Result<u32, Errno> {
     Ok(id)
 }
 
-/// `laneDecline(id, token)`: this connection of the batch being handed over goes back to the
-/// primary; the caller closes its descriptor. 0, or a negative errno for any other.
+/// `laneAccept(id, token)`: the descriptor of the connection that this one of the batch being handed
+/// over permits to accept, or a negative errno; then nothing is to be declined.
+unsafe extern "C" fn accept(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, token] = value::arguments(env, info);
+    let sequence = value::get_f64(env, token) as u32;
+    let accepted = match lane_of(env, id) {
+        Some(lane) => lane.receiver.borrow_mut().accept(sequence),
+        None => Err(Errno::EBADF),
+    };
+    match accepted {
+        Ok(connection) => value::integer(env, connection.into_raw_fd()),
+        Err(errno) => value::failure(env, errno),
+    }
+}
+
+/// `laneExpect(id, listener)`: from here on the listening socket is kept when it comes.
+unsafe extern "C" fn expect(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, listener] = value::arguments(env, info);
+    if let Some(lane) = lane_of(env, id) {
+        let listener = value::get_f64(env, listener) as u32;
+        lane.receiver.borrow_mut().expect_listener(listener);
+    }
+    value::undefined(env)
+}
+
+/// `laneForget(id, listener)`: closes this process's descriptor of the listening socket, if any.
+unsafe extern "C" fn forget(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, listener] = value::arguments(env, info);
+    if let Some(lane) = lane_of(env, id) {
+        let listener = value::get_f64(env, listener) as u32;
+        lane.receiver.borrow_mut().forget(listener);
+    }
+    value::undefined(env)
+}
+
+/// `laneDecline(id, token)`: this connection, or permit, of the batch being handed over goes back to
+/// the primary; the caller closes its descriptor. 0, or a negative errno for any other.
 unsafe extern "C" fn decline(env: napi_env, info: napi_callback_info) -> napi_value {
     let [id, token] = value::arguments(env, info);
     let declined = lane_of(env, id).is_some_and(|lane| {

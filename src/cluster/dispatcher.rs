@@ -104,7 +104,8 @@ impl Dispatcher {
         listening.remove(worker);
         let mut outcome = Outcome::default();
         if let Some(Link::Lane(link)) = self.workers.get_mut(&worker).map(|w| &mut w.link) {
-            link.take_back(|connection| connection.listener() == listener, &mut outcome);
+            link.take_back(|of| of == listener, &mut outcome);
+            link.forget_listener(listener);
         }
         self.settle(worker, outcome, Instant::now());
     }
@@ -123,12 +124,13 @@ impl Dispatcher {
         worker.draining = draining;
     }
 
-    /// Opens a lane to a worker and returns the worker's end.
+    /// Opens a lane to a worker and returns the worker's end. `may_accept`: the worker may have the
+    /// listening sockets themselves.
     ///
     /// # Errors
     /// Out of descriptors or memory; the worker's link is then what it was.
-    pub fn open_lane(&mut self, worker: u32) -> Result<OwnedFd, Errno> {
-        let (link, theirs) = LaneLink::open()?;
+    pub fn open_lane(&mut self, worker: u32, may_accept: bool) -> Result<OwnedFd, Errno> {
+        let (link, theirs) = LaneLink::open(may_accept)?;
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
         self.watch
             .add(Source::Worker(worker), link.as_fd(), flags)?;
@@ -197,11 +199,14 @@ impl Dispatcher {
 
     /// What the listeners are doing.
     pub fn listener_stats(&self) -> impl Iterator<Item = ListenerStats> {
-        self.listeners.values().map(|listening| ListenerStats {
-            id: listening.id(),
-            accepted: listening.accepted(),
-            waiting: listening.waiting(),
-            workers: listening.members().len(),
+        self.listeners.values().map(|listening| {
+            let unswept = listening.permits(&self.workers, LaneLink::accepted_since);
+            ListenerStats {
+                id: listening.id(),
+                accepted: listening.accepted() + unswept as u64,
+                waiting: listening.waiting(),
+                workers: listening.members().len(),
+            }
         })
     }
 
@@ -241,6 +246,9 @@ impl Dispatcher {
 
     /// Everything that is to be done after something has happened.
     pub fn turn(&mut self, now: Instant) {
+        for listening in self.listeners.values_mut() {
+            listening.look();
+        }
         self.look_at_workers(now);
         self.take_back_from_stalled(now);
         self.unfinished = false;
@@ -264,11 +272,20 @@ impl Dispatcher {
         }
     }
 
-    /// Whether connections may be let gather in a flood: not while a worker gets one at a time,
-    /// which would then wait for each.
-    pub fn may_gather(&self) -> bool {
-        let is_stock = |worker: &Worker| matches!(worker.link, Link::Stock(_));
-        !self.workers.values().any(is_stock)
+    /// How many connections every worker has still to begin with, at least. `None` while a worker
+    /// gets one at a time: it would wait for each if they were let gather.
+    pub fn at_hand(&self) -> Option<usize> {
+        let mut least = usize::MAX;
+        for worker in self.workers.values() {
+            match &worker.link {
+                Link::Stock(_) => return None,
+                Link::Lane(link) if !worker.draining => {
+                    least = least.min(link.waiting_and_begun().0);
+                }
+                Link::Lane(_) | Link::None => {}
+            }
+        }
+        Some(least)
     }
 
     /// How long the thread may sleep when nothing happens; `None` for as long as it likes.
@@ -312,7 +329,7 @@ impl Dispatcher {
             let elsewhere = self.listeners_with_room_besides(id);
             let mut outcome = Outcome::default();
             if let Some(Link::Lane(link)) = self.workers.get_mut(&id).map(|w| &mut w.link) {
-                link.take_back(|c| elsewhere.contains(&c.listener()), &mut outcome);
+                link.take_back(|listener| elsewhere.contains(&listener), &mut outcome);
             }
             self.settle(id, outcome, now);
         }
@@ -357,6 +374,11 @@ impl Dispatcher {
     fn settle(&mut self, worker: u32, outcome: Outcome, now: Instant) {
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.note(&outcome, now);
+        }
+        for listener in &outcome.accepted {
+            if let Some(listening) = self.listeners.get_mut(listener) {
+                listening.note_accepted();
+            }
         }
         // Taken back one by one to the front: the last first keeps their order.
         for connection in outcome.returned.into_iter().rev() {

@@ -8,14 +8,16 @@ use std::fmt;
 /// Bytes of every message.
 pub const FRAME: usize = 16;
 
-/// Most connections of one message.
+/// Most connections, or permits, of one message.
 pub const MAX_CONNECTIONS: usize = 64;
 
 const BOARD: u32 = 1;
 const CONNECTIONS: u32 = 2;
+const LISTENER: u32 = 3;
+const PERMITS: u32 = 4;
 
 /// One message: four little-endian words, which are its kind, a listener's number, a sequence
-/// number and how many descriptors come with it.
+/// number and how many it is about, descriptors for most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// Always the first message and never another; its one descriptor is the scoreboard.
@@ -24,6 +26,22 @@ pub enum Frame {
     /// `first + 1` and so on, wrapping around.
     Connections {
         /// The listener that has accepted them.
+        listener: u32,
+        /// Sequence number of the first.
+        first: u32,
+        /// How many, 1 to [`MAX_CONNECTIONS`].
+        count: u32,
+    },
+    /// A listening socket, whose descriptor comes with it: before the first permits for it, and
+    /// again after the worker has closed it.
+    Listener {
+        /// Its number.
+        listener: u32,
+    },
+    /// The worker may accept so many connections of a listening socket it has got, each under a
+    /// sequence number as above. No descriptor comes with it.
+    Permits {
+        /// The listener.
         listener: u32,
         /// Sequence number of the first.
         first: u32,
@@ -39,9 +57,9 @@ pub enum FrameError {
     Length(usize),
     /// A kind nobody knows.
     Kind(u32),
-    /// So many descriptors do not belong to a message of this kind.
+    /// So many do not belong to a message of this kind.
     Count(u32),
-    /// A board with a listener or a sequence number.
+    /// A board with a listener, or a board or listener with a sequence number.
     NotEmpty,
 }
 
@@ -49,8 +67,9 @@ impl Frame {
     /// How many descriptors come with it.
     pub fn descriptors(self) -> usize {
         match self {
-            Frame::Board => 1,
+            Frame::Board | Frame::Listener { .. } => 1,
             Frame::Connections { count, .. } => count as usize,
+            Frame::Permits { .. } => 0,
         }
     }
 
@@ -63,6 +82,12 @@ impl Frame {
                 first,
                 count,
             } => [CONNECTIONS, listener, first, count],
+            Frame::Listener { listener } => [LISTENER, listener, 0, 1],
+            Frame::Permits {
+                listener,
+                first,
+                count,
+            } => [PERMITS, listener, first, count],
         };
         let mut bytes = [0; FRAME];
         for (place, word) in bytes.chunks_exact_mut(4).zip(words) {
@@ -82,12 +107,19 @@ impl Frame {
         let word = |i: usize| u32::from_le_bytes(std::array::from_fn(|byte| bytes[4 * i + byte]));
         let (listener, first, count) = (word(1), word(2), word(3));
         match word(0) {
-            BOARD if count != 1 => Err(FrameError::Count(count)),
+            BOARD | LISTENER if count != 1 => Err(FrameError::Count(count)),
             BOARD if (listener, first) != (0, 0) => Err(FrameError::NotEmpty),
             BOARD => Ok(Frame::Board),
-            CONNECTIONS if !(1..=MAX_CONNECTIONS).contains(&(count as usize)) => {
+            LISTENER if first != 0 => Err(FrameError::NotEmpty),
+            LISTENER => Ok(Frame::Listener { listener }),
+            CONNECTIONS | PERMITS if !(1..=MAX_CONNECTIONS).contains(&(count as usize)) => {
                 Err(FrameError::Count(count))
             }
+            PERMITS => Ok(Frame::Permits {
+                listener,
+                first,
+                count,
+            }),
             CONNECTIONS => Ok(Frame::Connections {
                 listener,
                 first,
@@ -103,8 +135,8 @@ impl fmt::Display for FrameError {
         match self {
             Self::Length(bytes) => write!(f, "a message of {bytes} bytes instead of {FRAME}"),
             Self::Kind(kind) => write!(f, "a message of the unknown kind {kind}"),
-            Self::Count(count) => write!(f, "a message that announces {count} descriptors"),
-            Self::NotEmpty => write!(f, "a scoreboard that claims to be a connection"),
+            Self::Count(count) => write!(f, "a message that announces {count} of its kind"),
+            Self::NotEmpty => write!(f, "a scoreboard or listener that claims to be a connection"),
         }
     }
 }
@@ -140,20 +172,23 @@ mod tests {
             let decoded = Frame::decode(&vec![1; length]);
             assert_eq!(decoded, Err(FrameError::Length(length)));
         }
-        for kind in [0, 3, 256, u32::MAX] {
+        for kind in [0, 5, 256, u32::MAX] {
             let decoded = Frame::decode(&words([kind, 0, 0, 1]));
             assert_eq!(decoded, Err(FrameError::Kind(kind)));
         }
-        for count in [0, 65, u32::MAX] {
-            let decoded = Frame::decode(&words([CONNECTIONS, 0, 0, count]));
+        for (kind, count) in [CONNECTIONS, PERMITS]
+            .into_iter()
+            .flat_map(|kind| [0, 65, u32::MAX].map(|count| (kind, count)))
+        {
+            let decoded = Frame::decode(&words([kind, 0, 0, count]));
             assert_eq!(decoded, Err(FrameError::Count(count)));
         }
-        for count in [0, 2] {
-            let decoded = Frame::decode(&words([BOARD, 0, 0, count]));
+        for (kind, count) in [(BOARD, 0), (BOARD, 2), (LISTENER, 0), (LISTENER, 2)] {
+            let decoded = Frame::decode(&words([kind, 0, 0, count]));
             assert_eq!(decoded, Err(FrameError::Count(count)));
         }
-        for (listener, first) in [(1, 0), (0, 1)] {
-            let decoded = Frame::decode(&words([BOARD, listener, first, 1]));
+        for (kind, listener, first) in [(BOARD, 1, 0), (BOARD, 0, 1), (LISTENER, 1, 1)] {
+            let decoded = Frame::decode(&words([kind, listener, first, 1]));
             assert_eq!(decoded, Err(FrameError::NotEmpty));
         }
     }
@@ -162,6 +197,10 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(listener: u32, first: u32, count in 1u32..=64) {
             let frame = Frame::Connections { listener, first, count };
+            prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+            let frame = Frame::Permits { listener, first, count };
+            prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+            let frame = Frame::Listener { listener };
             prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
             prop_assert_eq!(Frame::decode(&Frame::Board.encode()), Ok(Frame::Board));
         }

@@ -1,8 +1,8 @@
-//! The primary's end of a lane: connections for a worker that runs brood. Many travel in one
-//! message, and the worker acknowledges them in the scoreboard instead of answering, so that
-//! neither side waits for the other.
+//! The primary's end of a lane: connections for a worker that runs brood, or permits to accept them
+//! itself. Many travel in one message, and the worker acknowledges them in the scoreboard instead of
+//! answering, so that neither side waits for the other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -23,11 +23,32 @@ const BOUND: usize = 32;
 /// A worker that has left an offer alone for this long is busy with something else.
 const STALL: Duration = Duration::from_millis(50);
 
-/// A connection the worker has not taken yet.
+/// What a worker is offered.
+#[derive(Debug)]
+enum Offered {
+    Connection(Connection),
+    /// That it accepts one of this listener's connections.
+    Permit(u32),
+}
+
+impl Offered {
+    fn listener(&self) -> u32 {
+        match self {
+            Offered::Connection(connection) => connection.listener(),
+            Offered::Permit(listener) => *listener,
+        }
+    }
+
+    fn is_permit(&self) -> bool {
+        matches!(self, Offered::Permit(_))
+    }
+}
+
+/// Something the worker has not taken yet.
 #[derive(Debug)]
 struct Offer {
     sequence: u32,
-    connection: Connection,
+    what: Offered,
     since: Instant,
     sent: bool,
 }
@@ -44,15 +65,18 @@ pub struct LaneLink {
     /// What the worker had come to when it had left an offer alone for too long: until it comes to
     /// more, it is offered nothing.
     stalled_at: Option<u32>,
+    /// The listening sockets it has got, if it may have any.
+    listeners: Option<BTreeSet<u32>>,
     ended: bool,
 }
 
 impl LaneLink {
     /// Opens a lane; the second value is the worker's end, in which the scoreboard lies ready.
+    /// `may_accept`: the worker may have listening sockets, with which it can do as it likes.
     ///
     /// # Errors
     /// Of socketpair(2), memfd_create(2), mmap(2): out of descriptors or memory.
-    pub fn open() -> Result<(LaneLink, OwnedFd), Errno> {
+    pub fn open(may_accept: bool) -> Result<(LaneLink, OwnedFd), Errno> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
         let (board, memory) = Board::create()?;
@@ -65,6 +89,7 @@ impl LaneLink {
             offers: VecDeque::new(),
             blocked: false,
             stalled_at: None,
+            listeners: may_accept.then(BTreeSet::new),
             ended: false,
         };
         Ok((link, theirs))
@@ -75,8 +100,8 @@ impl LaneLink {
         &self.board
     }
 
-    /// Connections offered that the worker has not begun with, and those that it has since the
-    /// last [`sweep`](Self::sweep).
+    /// Connections and permits offered that the worker has not begun with, and those that it has
+    /// since the last [`sweep`](Self::sweep).
     pub fn waiting_and_begun(&self) -> (usize, usize) {
         let is_begun = |offer: &&Offer| {
             let slot = self.board.slot(offer.sequence);
@@ -105,12 +130,64 @@ impl LaneLink {
 
     /// Offers a connection; it leaves with the next [`flush`](Self::flush).
     pub fn offer(&mut self, connection: Connection, now: Instant) {
+        self.push(Offered::Connection(connection), now);
+    }
+
+    /// Permits the worker to accept one of a listener's connections, once it has
+    /// [got](Self::has_listener) the socket.
+    pub fn permit(&mut self, listener: u32, now: Instant) {
+        self.push(Offered::Permit(listener), now);
+    }
+
+    /// Whether the worker has got the listening socket, which is sent to it if need be. Not when it
+    /// may not have it, or the lane cannot take it now.
+    pub fn has_listener(&mut self, listener: u32, socket: BorrowedFd<'_>) -> bool {
+        let Some(known) = &mut self.listeners else {
+            return false;
+        };
+        if known.contains(&listener) {
+            return true;
+        }
+        let frame = Frame::Listener { listener }.encode();
+        let sent = socket::send(self.socket.as_fd(), &[IoSlice::new(&frame)], &[socket]);
+        sent.is_ok() && known.insert(listener)
+    }
+
+    /// The worker has closed its descriptor of the listening socket, or is about to.
+    pub fn forget_listener(&mut self, listener: u32) {
+        if let Some(known) = &mut self.listeners {
+            known.remove(&listener);
+        }
+    }
+
+    /// How many permits for a listener the worker has not come to.
+    pub fn unused_permits(&self, listener: u32) -> usize {
+        let is_unused = |offer: &&Offer| {
+            offer.what.is_permit()
+                && offer.what.listener() == listener
+                && self.board.slot(offer.sequence) == Slot::Offered
+        };
+        self.offers.iter().filter(is_unused).count()
+    }
+
+    /// How many connections of a listener the worker has accepted since the last
+    /// [`sweep`](Self::sweep).
+    pub fn accepted_since(&self, listener: u32) -> usize {
+        let is_accepted = |offer: &&Offer| {
+            offer.what.is_permit()
+                && offer.what.listener() == listener
+                && self.board.slot(offer.sequence) == Slot::Taken
+        };
+        self.offers.iter().filter(is_accepted).count()
+    }
+
+    fn push(&mut self, what: Offered, now: Instant) {
         let sequence = self.next;
         self.next = sequence.wrapping_add(1);
         self.board.offer(sequence);
         self.offers.push_back(Offer {
             sequence,
-            connection,
+            what,
             since: now,
             sent: false,
         });
@@ -135,11 +212,13 @@ impl LaneLink {
         }
     }
 
-    /// How many offers from `from` on fit one message: of one listener, with consecutive numbers.
+    /// How many offers from `from` on fit one message: of one kind and listener, with consecutive
+    /// numbers.
     fn run(&self, from: usize) -> usize {
         let first = &self.offers[from];
         let belongs = |(index, offer): &(usize, &Offer)| {
-            offer.connection.listener() == first.connection.listener()
+            offer.what.listener() == first.what.listener()
+                && offer.what.is_permit() == first.what.is_permit()
                 && offer.sequence == first.sequence.wrapping_add(*index as u32)
         };
         let offers = self.offers.range(from..).take(MAX_CONNECTIONS);
@@ -147,15 +226,28 @@ impl LaneLink {
     }
 
     fn send(&mut self, from: usize, count: usize) -> Result<(), Errno> {
-        let first = &self.offers[from];
-        let frame = Frame::Connections {
-            listener: first.connection.listener(),
-            first: first.sequence,
-            count: count as u32,
+        let Offer { what, sequence, .. } = &self.offers[from];
+        let (listener, first, count) = (what.listener(), *sequence, count as u32);
+        let frame = match what {
+            Offered::Connection(_) => Frame::Connections {
+                listener,
+                first,
+                count,
+            },
+            Offered::Permit(_) => Frame::Permits {
+                listener,
+                first,
+                count,
+            },
         };
+        let count = count as usize;
         let offers = self.offers.range(from..from + count);
-        let descriptors: Vec<BorrowedFd<'_>> =
-            offers.map(|offer| offer.connection.as_fd()).collect();
+        let descriptors: Vec<BorrowedFd<'_>> = offers
+            .filter_map(|offer| match &offer.what {
+                Offered::Connection(connection) => Some(connection.as_fd()),
+                Offered::Permit(_) => None,
+            })
+            .collect();
         let bytes = frame.encode();
         // A message this small is taken whole or not at all.
         socket::send(self.socket.as_fd(), &[IoSlice::new(&bytes)], &descriptors)?;
@@ -174,9 +266,14 @@ impl LaneLink {
         for offer in self.offers.drain(..) {
             match board.slot(offer.sequence) {
                 Slot::Offered | Slot::Claimed => kept.push_back(offer),
-                Slot::Declined => outcome.decline(offer.connection),
-                // Anything but an answer is a lie of the worker's about its own connection.
-                Slot::Taken | Slot::Revoked | Slot::Stale => outcome.take(),
+                Slot::Declined if offer.what.is_permit() => {
+                    // It may lack the socket, which can get lost when it has no descriptor left.
+                    if let Some(known) = &mut self.listeners {
+                        known.remove(&offer.what.listener());
+                    }
+                    outcome.decline_permit();
+                }
+                answer => conclude(offer.what, answer, outcome),
             }
         }
         self.offers = kept;
@@ -190,19 +287,16 @@ impl LaneLink {
         }
     }
 
-    /// Takes back the offers that `wanted` names and the worker has not begun with.
-    pub fn take_back(
-        &mut self,
-        mut wanted: impl FnMut(&Connection) -> bool,
-        outcome: &mut Outcome,
-    ) {
+    /// Takes back the offers of those listeners that `wanted` names and the worker has not begun
+    /// with.
+    pub fn take_back(&mut self, mut wanted: impl FnMut(u32) -> bool, outcome: &mut Outcome) {
         let board = &self.board;
         let mut kept = VecDeque::with_capacity(self.offers.len());
         for offer in self.offers.drain(..) {
-            if wanted(&offer.connection) && board.revoke(offer.sequence) {
-                outcome.returned.push(offer.connection);
-            } else {
+            if !wanted(offer.what.listener()) || !board.revoke(offer.sequence) {
                 kept.push_back(offer);
+            } else if let Offered::Connection(connection) = offer.what {
+                outcome.returned.push(connection);
             }
         }
         self.offers = kept;
@@ -221,14 +315,16 @@ impl LaneLink {
     /// The worker is gone: what it has not begun with goes to others.
     pub fn end(mut self, outcome: &mut Outcome) {
         for offer in self.offers.drain(..) {
-            if self.board.revoke(offer.sequence) {
-                outcome.returned.push(offer.connection);
-                continue;
-            }
-            match self.board.slot(offer.sequence) {
-                Slot::Declined => outcome.decline(offer.connection),
-                Slot::Claimed => outcome.orphan(offer.connection),
-                Slot::Offered | Slot::Taken | Slot::Revoked | Slot::Stale => outcome.take(),
+            let is_ours = self.board.revoke(offer.sequence);
+            let answer = self.board.slot(offer.sequence);
+            match offer.what {
+                Offered::Connection(connection) if is_ours => outcome.returned.push(connection),
+                Offered::Connection(connection) if answer == Slot::Claimed => {
+                    outcome.orphan(connection);
+                }
+                // What it may have accepted has ended with it; the rest is in the backlog.
+                Offered::Permit(_) if is_ours || answer == Slot::Claimed => {}
+                what => conclude(what, answer, outcome),
             }
         }
     }
@@ -242,6 +338,17 @@ impl LaneLink {
         let age = now.duration_since(newest.since);
         let soon = Duration::from_millis(1);
         Some(if age < 20 * soon { soon } else { 10 * soon })
+    }
+}
+
+/// What the worker has said of an offer. Anything but an answer is a lie about its own connection.
+fn conclude(what: Offered, answer: Slot, outcome: &mut Outcome) {
+    match (what, answer) {
+        (Offered::Connection(connection), Slot::Declined) => outcome.decline(connection),
+        (Offered::Connection(_), _) => outcome.take(),
+        (Offered::Permit(_), Slot::Declined) => outcome.decline_permit(),
+        (Offered::Permit(listener), Slot::Taken) => outcome.accept(listener),
+        (Offered::Permit(_), _) => {}
     }
 }
 

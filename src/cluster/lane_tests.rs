@@ -25,7 +25,7 @@ const STALLED_MS: u64 = 80;
 fn connections_that_are_there_together_travel_in_one_message() {
     let mut stage = Stage::new(Policy::RoundRobin);
     let clients = stage.clients(5);
-    let end = stage.dispatcher.open_lane(1).unwrap();
+    let end = stage.dispatcher.open_lane(1, false).unwrap();
     stage.dispatcher.add(stage.listener, 1);
     stage.turn();
     let mut bytes = [0; FRAME];
@@ -94,7 +94,7 @@ fn clients_that_have_waited_for_a_stalled_worker_are_served_when_it_comes_back()
 
 /// A lane with a small socket, and the worker's end that nobody reads.
 fn narrow_lane() -> (LaneLink, OwnedFd) {
-    let (link, theirs) = LaneLink::open().unwrap();
+    let (link, theirs) = LaneLink::open(false).unwrap();
     setsockopt(&link, sockopt::SndBuf, &1).unwrap();
     (link, theirs)
 }
@@ -297,7 +297,7 @@ fn what_is_on_its_way_when_a_listener_closes_is_the_workers_or_closed() {
 #[test]
 fn a_worker_that_writes_anything_to_its_scoreboard_harms_nobody_else() {
     let mut stage = Stage::new(Policy::RoundRobin);
-    let end = stage.dispatcher.open_lane(1).unwrap();
+    let end = stage.dispatcher.open_lane(1, false).unwrap();
     stage.dispatcher.add(stage.listener, 1);
     let mut bytes = [0; FRAME];
     let Ancillary::Complete(mut board) =

@@ -1,16 +1,20 @@
 //! A listening socket of the cluster: which workers serve it, what has been accepted and waits for
 //! one of them, and how one is chosen. Accepting pauses while no worker has room: clients then wait
-//! in the kernel's backlog, where they are safe from any worker's death.
+//! in the kernel's backlog, where they are safe from any worker's death. Where all its workers can,
+//! they accept themselves, and only how many each may is decided here.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use super::connection::Connection;
+use super::lane_link::LaneLink;
 use super::scheduler::{Candidate, Choice, Policy, Scheduler};
 use super::worker::{Link, Worker};
+use crate::sys::listener;
 
 /// Connections that may wait for the one worker a scheduler wants for them.
 const MOST_WAITING: usize = 256;
@@ -37,11 +41,14 @@ pub struct Listening {
     /// Out of descriptors or memory: not before this.
     paused_until: Option<Instant>,
     accepted: u64,
+    /// How long the backlog was at the last look, where the kernel tells.
+    backlog: Option<u32>,
 }
 
 impl Listening {
     /// A socket nobody serves yet.
     pub fn new(id: u32, socket: OwnedFd, key: String, scheduler: Scheduler) -> Listening {
+        let backlog = listener::backlog(socket.as_fd()).ok();
         Listening {
             id,
             socket,
@@ -52,6 +59,7 @@ impl Listening {
             ready: true,
             paused_until: None,
             accepted: 0,
+            backlog,
         }
     }
 
@@ -60,9 +68,14 @@ impl Listening {
         self.id
     }
 
-    /// How many connections it has accepted.
+    /// How many connections it, or a worker for it, has accepted.
     pub fn accepted(&self) -> u64 {
         self.accepted
+    }
+
+    /// A worker has accepted one.
+    pub fn note_accepted(&mut self) {
+        self.accepted += 1;
     }
 
     /// How many of them no worker has been given yet.
@@ -102,6 +115,14 @@ impl Listening {
         self.waiting.push_front(connection);
     }
 
+    /// Looks how many connections wait in the kernel. To be called before it is looked what the
+    /// workers have accepted: then none is overlooked, and at worst one worker looks in vain.
+    pub fn look(&mut self) {
+        if self.ready && self.backlog.is_some() {
+            self.backlog = listener::backlog(self.socket.as_fd()).ok();
+        }
+    }
+
     /// Whether connections offered to a worker that does not come to them may go to others.
     pub fn may_revoke(&self) -> bool {
         !matches!(
@@ -120,6 +141,12 @@ impl Listening {
     ) -> bool {
         self.paused_until = self.paused_until.filter(|&until| until > now);
         self.distribute_waiting(workers, candidates, now);
+        if let Some(backlog) = self.backlog
+            && self.have_all_got_it(workers)
+        {
+            self.permit(backlog as usize, workers, candidates, now);
+            return false;
+        }
         for _ in 0..TURN {
             if !self.may_accept(workers) {
                 return false;
@@ -132,6 +159,50 @@ impl Listening {
             }
         }
         true
+    }
+
+    /// Whether all workers can accept for themselves, and may: a permit that finds nothing is one
+    /// connection less for that worker, and what comes is not known before it is accepted.
+    fn have_all_got_it(&self, workers: &mut BTreeMap<u32, Worker>) -> bool {
+        let has_got_it = |id: &u32| match workers.get_mut(id).map(|worker| &mut worker.link) {
+            Some(Link::Lane(link)) => link.has_listener(self.id, self.socket.as_fd()),
+            _ => false,
+        };
+        self.may_revoke() && !self.members.is_empty() && self.members.iter().all(has_got_it)
+    }
+
+    /// Lets workers accept what waits in the backlog and nobody has been permitted to accept yet.
+    fn permit(
+        &mut self,
+        backlog: usize,
+        workers: &mut BTreeMap<u32, Worker>,
+        candidates: &mut Vec<Candidate>,
+        now: Instant,
+    ) {
+        self.ready = backlog > 0;
+        let permitted: usize = self.permits(workers, LaneLink::unused_permits);
+        for _ in permitted..backlog {
+            let Some(worker) = self.choose(None, workers, candidates) else {
+                return;
+            };
+            if let Link::Lane(link) = &mut worker.link {
+                link.permit(self.id, now);
+            }
+        }
+    }
+
+    /// The sum of what `count` says of its workers' lanes.
+    pub fn permits(
+        &self,
+        workers: &BTreeMap<u32, Worker>,
+        count: impl Fn(&LaneLink, u32) -> usize,
+    ) -> usize {
+        let links = self.members.iter().filter_map(|id| workers.get(id));
+        let counts = links.map(|worker| match &worker.link {
+            Link::Lane(link) => count(link, self.id),
+            Link::Stock(_) | Link::None => 0,
+        });
+        counts.sum()
     }
 
     fn distribute_waiting(
@@ -197,17 +268,8 @@ impl Listening {
     ) -> Option<Connection> {
         // A worker that cannot be sent to rests, and so has no room the next time.
         for _ in 0..=self.members.len() {
-            candidates.clear();
-            let members = self.members.iter().filter_map(|id| workers.get(id));
-            // Nobody waits for one that has gone, however long JavaScript takes to say so.
-            let members = members.filter(|worker| worker.is_reachable());
-            candidates.extend(members.map(Worker::candidate));
-            let Choice::Worker(index) = self.scheduler.choose(candidates, connection.client())
-            else {
-                return Some(connection);
-            };
-            let worker = candidates.get(index).map(|candidate| candidate.id);
-            let Some(worker) = worker.and_then(|id| workers.get_mut(&id)) else {
+            let client = connection.client();
+            let Some(worker) = self.choose(client, workers, candidates) else {
                 return Some(connection);
             };
             match &mut worker.link {
@@ -226,6 +288,25 @@ impl Listening {
             }
         }
         Some(connection)
+    }
+
+    /// The worker the scheduler chooses now, if it chooses one.
+    fn choose<'a>(
+        &mut self,
+        client: Option<IpAddr>,
+        workers: &'a mut BTreeMap<u32, Worker>,
+        candidates: &mut Vec<Candidate>,
+    ) -> Option<&'a mut Worker> {
+        candidates.clear();
+        let members = self.members.iter().filter_map(|id| workers.get(id));
+        // Nobody waits for one that has gone, however long JavaScript takes to say so.
+        let members = members.filter(|worker| worker.is_reachable());
+        candidates.extend(members.map(Worker::candidate));
+        let Choice::Worker(index) = self.scheduler.choose(candidates, client) else {
+            return None;
+        };
+        let worker = candidates.get(index)?.id;
+        workers.get_mut(&worker)
     }
 
     /// When it wants to be looked at again, if nothing happens before.

@@ -25,6 +25,8 @@ pub use worker::WorkerStats;
 #[cfg(test)]
 mod lane_tests;
 #[cfg(test)]
+mod permit_tests;
+#[cfg(test)]
 mod stage;
 #[cfg(test)]
 mod stock_tests;

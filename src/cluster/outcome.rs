@@ -1,4 +1,4 @@
-//! What has become of connections that were handed to a worker.
+//! What has become of connections that were handed to a worker, and of its permits to accept some.
 
 use super::connection::Connection;
 
@@ -11,12 +11,25 @@ pub struct Outcome {
     pub declined: u64,
     /// Connections that another worker is to get.
     pub returned: Vec<Connection>,
+    /// For each connection it has accepted itself, the listener's number.
+    pub accepted: Vec<u32>,
 }
 
 impl Outcome {
     /// The worker serves one.
     pub fn take(&mut self) {
         self.taken += 1;
+    }
+
+    /// The worker has accepted one of a listener's connections and serves it.
+    pub fn accept(&mut self, listener: u32) {
+        self.taken += 1;
+        self.accepted.push(listener);
+    }
+
+    /// The worker has said that it will not accept a connection. It is in the backlog still.
+    pub fn decline_permit(&mut self) {
+        self.declined += 1;
     }
 
     /// The worker has said that it will not serve this one.

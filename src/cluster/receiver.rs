@@ -3,8 +3,10 @@
 //! left to the caller.
 //!
 //! A connection is claimed when it is received, and settled when JavaScript has been handed it:
-//! should the process die in between, the primary may give it to another worker.
+//! should the process die in between, the primary may give it to another worker. A permit is claimed
+//! when the caller accepts with it, so that the primary can give it to another until then.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,21 +15,25 @@ use nix::errno::Errno;
 
 use super::lane::{FRAME, Frame, FrameError};
 use super::scoreboard::Board;
+use crate::sys::listener;
 use crate::sys::socket::{self, Ancillary};
 
 /// Once so many connections have come in a turn, the rest waits for the next, so that a flood
 /// cannot starve the loop. The last message may go beyond it.
 const TURN: usize = 64;
 
-/// A connection this worker has claimed.
+/// How often accepting is tried again because a client's connection had failed before.
+const TRIES: usize = 8;
+
+/// A connection this worker has claimed, or may accept.
 #[derive(Debug)]
 pub struct Connection {
-    /// The listener that has accepted it.
+    /// The listener it came to.
     pub listener: u32,
-    /// What [`Receiver::decline`] knows it by.
+    /// What [`Receiver::decline`] and [`Receiver::accept`] know it by.
     pub sequence: u32,
-    /// Its socket.
-    pub descriptor: OwnedFd,
+    /// Its socket; none where it is to be accepted.
+    pub descriptor: Option<OwnedFd>,
 }
 
 /// What one turn has brought.
@@ -83,6 +89,10 @@ pub struct Receiver {
     board: Option<Board>,
     /// Sequence numbers of the claimed connections that are not settled.
     claimed: Vec<u32>,
+    /// Sequence numbers of permits that are not used, with their listeners.
+    permits: BTreeMap<u32, u32>,
+    /// The listening sockets this worker has got, or expects.
+    listeners: BTreeMap<u32, Option<OwnedFd>>,
     /// The last sequence number come to, until the scoreboard says so.
     unseen: Option<u32>,
     ended: bool,
@@ -95,6 +105,8 @@ impl Receiver {
             socket,
             board: None,
             claimed: Vec::new(),
+            permits: BTreeMap::new(),
+            listeners: BTreeMap::new(),
             unseen: None,
             ended: false,
         }
@@ -119,9 +131,58 @@ impl Receiver {
         Turn { connections, end }
     }
 
-    /// Gives one connection of the turn back to the primary; says whether it was one. The caller
-    /// closes its descriptor.
+    /// Accepts a connection with one of the turn's permits.
+    ///
+    /// # Errors
+    /// `EAGAIN` when there is none, or another worker has been permitted to accept it meanwhile;
+    /// `EINVAL` when it is no permit of this turn; those of accept(2), when the primary is to give
+    /// the connection to another worker.
+    pub fn accept(&mut self, sequence: u32) -> Result<OwnedFd, Errno> {
+        let listener = self.permits.remove(&sequence).ok_or(Errno::EINVAL)?;
+        let board = self.board.as_ref().ok_or(Errno::EINVAL)?;
+        let Some(Some(socket)) = self.listeners.get(&listener) else {
+            board.decline(sequence);
+            return Err(Errno::EBADF);
+        };
+        if !board.claim(sequence) {
+            return Err(Errno::EAGAIN);
+        }
+        let accepted = accept_next(socket.as_fd());
+        match &accepted {
+            // At once: whoever looks at the backlog next does not find it there.
+            Ok(_) => board.take(sequence),
+            Err(Errno::EAGAIN) => board.void(sequence),
+            Err(_) => board.decline(sequence),
+        }
+        accepted
+    }
+
+    /// A listening socket is kept when it comes. Others are not: one that comes when its server has
+    /// been closed would keep the port from being free.
+    pub fn expect_listener(&mut self, listener: u32) {
+        self.listeners.entry(listener).or_default();
+    }
+
+    /// A listening socket it has got.
+    #[cfg(test)]
+    pub fn listener(&self, listener: u32) -> Option<BorrowedFd<'_>> {
+        self.listeners.get(&listener)?.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Closes a listening socket: what it was to have is declined from now on.
+    pub fn forget(&mut self, listener: u32) {
+        self.listeners.remove(&listener);
+    }
+
+    /// Gives one connection or permit of the turn back to the primary; says whether it was one. The
+    /// caller closes its descriptor.
     pub fn decline(&mut self, sequence: u32) -> bool {
+        if self.permits.remove(&sequence).is_some() {
+            if let Some(board) = &self.board {
+                board.decline(sequence);
+            }
+            return true;
+        }
         let Some(index) = self.claimed.iter().position(|&one| one == sequence) else {
             return false;
         };
@@ -155,6 +216,10 @@ impl Receiver {
         for sequence in self.claimed.drain(..) {
             settle(board, sequence);
         }
+        // Whoever was handed them has not used them.
+        for sequence in std::mem::take(&mut self.permits).into_keys() {
+            board.decline(sequence);
+        }
         if let Some(sequence) = self.unseen.take() {
             board.set_seen(sequence);
         }
@@ -177,6 +242,21 @@ impl Receiver {
         let descriptors = descriptors_of(frame, received.ancillary)?;
         match frame {
             Frame::Board => self.open_board(descriptors)?,
+            Frame::Listener { listener } => {
+                if let Some(place) = self.listeners.get_mut(&listener) {
+                    // None if it was lost for want of a number: its permits will be declined.
+                    *place = { descriptors }.pop();
+                }
+            }
+            Frame::Permits {
+                listener,
+                first,
+                count,
+            } => {
+                let sequence = (0..count).map(|i| first.wrapping_add(i));
+                self.take_permits(listener, sequence, connections)?;
+                return Ok(count as usize);
+            }
             Frame::Connections {
                 listener,
                 first,
@@ -188,6 +268,27 @@ impl Receiver {
             }
         }
         Ok(0)
+    }
+
+    fn take_permits(
+        &mut self,
+        listener: u32,
+        sequence: impl Iterator<Item = u32>,
+        connections: &mut Vec<Connection>,
+    ) -> Result<(), LaneError> {
+        if self.board.is_none() {
+            return Err(LaneError::NoBoard);
+        }
+        for sequence in sequence {
+            self.unseen = Some(sequence);
+            self.permits.insert(sequence, listener);
+            connections.push(Connection {
+                listener,
+                sequence,
+                descriptor: None,
+            });
+        }
+        Ok(())
     }
 
     fn open_board(&mut self, mut descriptors: Vec<OwnedFd>) -> Result<(), LaneError> {
@@ -223,13 +324,25 @@ impl Receiver {
                     connections.push(Connection {
                         listener,
                         sequence,
-                        descriptor,
+                        descriptor: Some(descriptor),
                     });
                 }
             }
         }
         Ok(())
     }
+}
+
+/// The next connection whose client is still there.
+fn accept_next(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    for _ in 1..TRIES {
+        match listener::accept(socket) {
+            Ok((connection, _)) => return Ok(connection),
+            Err(Errno::ECONNABORTED | Errno::EPROTO) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    listener::accept(socket).map(|(connection, _)| connection)
 }
 
 /// The descriptors that came with `frame`: as many as it announces, or fewer if some were lost.

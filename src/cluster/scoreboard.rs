@@ -25,7 +25,7 @@ use crate::sys::shared_memory::SharedMemory;
 pub const WINDOW: u32 = 256;
 
 /// The layout below. A primary and a worker of different versions do not open a lane.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 const WORDS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
@@ -45,7 +45,7 @@ const STATE_MASK: u32 = (1 << STATE_BITS) - 1;
 /// An event loop that is never idle.
 const FULL_UTILISATION: u16 = 1000;
 
-/// Whose a connection is.
+/// Whose a connection is, or what has become of a permit to accept one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
     /// It is on its way; the worker may claim it, the primary may revoke it.
@@ -58,6 +58,8 @@ pub enum Slot {
     Declined,
     /// The primary has taken it back before the worker came to it.
     Revoked,
+    /// The permit was used, and there was no connection.
+    Void,
     /// The slot tells of another sequence number, or nothing that has a meaning.
     Stale,
 }
@@ -70,6 +72,7 @@ enum State {
     Taken = 3,
     Declined = 4,
     Revoked = 5,
+    Void = 6,
 }
 
 /// One mapping of a scoreboard; both sides have one.
@@ -117,6 +120,7 @@ impl Board {
             3 => Slot::Taken,
             4 => Slot::Declined,
             5 => Slot::Revoked,
+            6 => Slot::Void,
             _ => Slot::Stale,
         }
     }
@@ -136,6 +140,11 @@ impl Board {
         if self.change(seq, State::Claimed, State::Taken) {
             self.0[TAKEN].fetch_add(1, Relaxed);
         }
+    }
+
+    /// Worker: has found nothing to accept with a claimed permit.
+    pub fn void(&self, seq: u32) {
+        self.change(seq, State::Claimed, State::Void);
     }
 
     /// Worker: gives a connection back, offered or claimed.
@@ -359,7 +368,7 @@ mod tests {
         assert_eq!(primary.utilisation(), 1000);
         worker.set_seen(77);
         assert_eq!(primary.seen(), 77);
-        for value in [u32::MAX, 0, 6, 7, 0x8000_0000] {
+        for value in [u32::MAX, 0, 7, 0x8000_0000] {
             worker.0.iter().for_each(|word| word.store(value, Relaxed));
             assert!(primary.utilisation() <= 1000);
             assert_eq!(primary.slot(0), Slot::Stale);
@@ -370,7 +379,7 @@ mod tests {
     #[test]
     fn a_board_of_another_version_or_that_is_none_is_not_opened() {
         let (primary, memfd) = Board::create().unwrap();
-        primary.0[VERSION].store(2, Relaxed);
+        primary.0[VERSION].store(LAYOUT_VERSION + 1, Relaxed);
         assert_eq!(Board::open(memfd).unwrap_err(), Errno::EPROTONOSUPPORT);
         let (reader, _writer) = std::io::pipe().unwrap();
         assert_eq!(Board::open(reader.into()).unwrap_err(), Errno::EINVAL);
@@ -385,12 +394,13 @@ mod tests {
         Revoke,
         Claim,
         Take,
+        Void,
         Decline,
     }
 
     fn op() -> impl Strategy<Value = Op> {
-        use Op::{Claim, Decline, Offer, Revoke, Take};
-        prop::sample::select(vec![Offer, Revoke, Claim, Take, Decline])
+        use Op::{Claim, Decline, Offer, Revoke, Take, Void};
+        prop::sample::select(vec![Offer, Revoke, Claim, Take, Void, Decline])
     }
 
     proptest! {
@@ -413,6 +423,7 @@ mod tests {
                     (Op::Revoke, Slot::Offered) => Slot::Revoked,
                     (Op::Claim, Slot::Offered) => Slot::Claimed,
                     (Op::Take, Slot::Claimed) => Slot::Taken,
+                    (Op::Void, Slot::Claimed) => Slot::Void,
                     (Op::Decline, Slot::Offered | Slot::Claimed) => Slot::Declined,
                     _ => before,
                 };
@@ -421,6 +432,7 @@ mod tests {
                     Op::Revoke => prop_assert_eq!(primary.revoke(seq), before != after),
                     Op::Claim => prop_assert_eq!(worker.claim(seq), before != after),
                     Op::Take => worker.take(seq),
+                    Op::Void => worker.void(seq),
                     Op::Decline => worker.decline(seq),
                 }
                 prop_assert_eq!(primary.slot(seq), after);

@@ -14,7 +14,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, conn
 use serde_json::Value;
 
 use super::dispatcher::Dispatcher;
-use super::receiver::{Receiver, TurnEnd};
+use super::receiver::{Connection, Receiver, TurnEnd};
 use super::relay::{Inbox, Relay};
 use super::scheduler::Policy;
 use super::watch::Watch;
@@ -91,6 +91,11 @@ impl Stage {
             .collect()
     }
 
+    /// Whether anybody listens still.
+    pub fn can_connect(&self) -> bool {
+        TcpStream::connect(self.address).is_ok()
+    }
+
     /// A client with the address 127.0.0.`host`.
     pub fn client_from(&self, host: u8) -> TcpStream {
         let (family, kind) = (AddressFamily::Inet, SockType::Stream);
@@ -102,9 +107,20 @@ impl Stage {
         TcpStream::from(fd)
     }
 
-    /// A worker with a lane that may have the listener's connections.
+    /// A worker with a lane that is handed the listener's connections.
     pub fn lane(&mut self, id: u32) -> LaneWorker {
-        let end = self.dispatcher.open_lane(id).unwrap();
+        self.open_lane(id, false)
+    }
+
+    /// A worker with a lane that accepts the listener's connections itself.
+    pub fn accepting_lane(&mut self, id: u32) -> LaneWorker {
+        let mut worker = self.open_lane(id, true);
+        worker.receiver.expect_listener(self.listener);
+        worker
+    }
+
+    fn open_lane(&mut self, id: u32, may_accept: bool) -> LaneWorker {
+        let end = self.dispatcher.open_lane(id, may_accept).unwrap();
         let mut receiver = Receiver::new(end);
         // The scoreboard.
         assert_eq!(receiver.receive().end, TurnEnd::Drained);
@@ -138,6 +154,12 @@ impl Stage {
         stats.map(|worker| worker.waiting).sum()
     }
 
+    /// Connections accepted by the dispatcher or, as far as it knows, a worker.
+    pub fn accepted(&self) -> u64 {
+        let mut stats = self.dispatcher.listener_stats();
+        stats.next().map_or(0, |listener| listener.accepted)
+    }
+
     /// Connections accepted that wait for a worker.
     pub fn waiting(&self) -> usize {
         let mut stats = self.dispatcher.listener_stats();
@@ -158,15 +180,31 @@ pub struct Served {
 }
 
 impl LaneWorker {
-    /// Claims what has come, without a further step.
+    /// What it has been permitted to accept.
+    pub fn permits(&mut self) -> Vec<u32> {
+        let turn = self.receiver.receive();
+        let is_permit = |one: &Connection| one.descriptor.is_none();
+        assert!(turn.connections.iter().all(is_permit));
+        turn.connections.iter().map(|one| one.sequence).collect()
+    }
+
+    /// Claims, or accepts, what has come, without a further step.
     pub fn claim(&mut self) -> Vec<Served> {
         let mut all = Vec::new();
         loop {
             let turn = self.receiver.receive();
-            all.extend(turn.connections.into_iter().map(|connection| Served {
-                sequence: connection.sequence,
-                stream: TcpStream::from(connection.descriptor),
-            }));
+            for Connection {
+                sequence,
+                descriptor,
+                ..
+            } in turn.connections
+            {
+                let descriptor = descriptor.or_else(|| self.receiver.accept(sequence).ok());
+                all.extend(descriptor.map(|descriptor| Served {
+                    sequence,
+                    stream: TcpStream::from(descriptor),
+                }));
+            }
             if turn.end != TurnEnd::Bounded {
                 return all;
             }
@@ -182,7 +220,7 @@ impl LaneWorker {
 
     /// Gives back what has come; says how many.
     pub fn decline(&mut self) -> usize {
-        let count = self.claim().len();
+        let count = self.receiver.receive().connections.len();
         self.receiver.give_back();
         count
     }

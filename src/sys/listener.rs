@@ -8,7 +8,7 @@ use std::ptr;
 
 use nix::errno::Errno;
 
-pub use super::tcp::is_untouched;
+pub use super::tcp::{backlog, is_untouched};
 
 /// Makes the bound socket `fd` listen; on one that listens already, only the backlog changes.
 /// The kernel clamps `backlog` to `net.core.somaxconn`.

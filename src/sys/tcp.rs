@@ -1,5 +1,6 @@
-//! What the kernel remembers about a TCP connection: whether anybody on our side has ever read
-//! or written. What follows from that is said above.
+//! What the kernel remembers about TCP sockets: whether anybody on our side has ever read from or
+//! written to a connection, and how many connections wait at a listening socket. What follows from
+//! that is said above.
 
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -58,6 +59,26 @@ const TCP_INFO_SIZE: usize = 208;
 /// The states of a connection we have not shut down.
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE_WAIT: u8 = 8;
+
+/// Of a listening socket this is what waits to be accepted (`tcp_get_info` of net/ipv4/tcp.c, since
+/// Linux 2.6.25), for others another number.
+const BACKLOG: usize = 24;
+const BACKLOG_END: usize = 28;
+const TCP_LISTEN: u8 = 10;
+
+/// How many connections wait at the listening TCP socket `fd`. The kernel takes the number without
+/// a lock: it may be behind by what happens at the moment.
+///
+/// # Errors
+/// `EOPNOTSUPP` or `EINVAL` for sockets of other kinds, Multipath TCP among them.
+pub fn backlog(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let info: [u8; BACKLOG_END] = option(fd, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    if info[STATE] != TCP_LISTEN {
+        return Err(Errno::EINVAL);
+    }
+    let waiting: [u8; 4] = std::array::from_fn(|i| info[BACKLOG + i]);
+    Ok(u32::from_ne_bytes(waiting))
+}
 
 impl TcpInfo {
     /// Fails with `ENOTSUP` where the kernel does not fill all of it.
@@ -121,6 +142,35 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+
+    #[test]
+    fn connections_that_wait_are_counted_until_they_are_accepted() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let address = listener.local_addr().unwrap();
+            assert_eq!(backlog(listener.as_fd()), Ok(0));
+            let _clients: Vec<_> = (1..=3)
+                .map(|count| {
+                    let client = TcpStream::connect(address).unwrap();
+                    assert_eq!(backlog(listener.as_fd()), Ok(count));
+                    client
+                })
+                .collect();
+            let accepted = listener.accept().unwrap().0;
+            assert_eq!(backlog(listener.as_fd()), Ok(2));
+            assert_eq!(backlog(accepted.as_fd()), Err(Errno::EINVAL));
+        }
+    }
+
+    #[test]
+    fn only_tcp_tells_how_many_wait() {
+        let directory = std::env::temp_dir().join(format!("brood-backlog-{}", std::process::id()));
+        let unix = std::os::unix::net::UnixListener::bind(&directory).unwrap();
+        std::fs::remove_file(&directory).unwrap();
+        let datagram = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(backlog(unix.as_fd()).is_err());
+        assert!(backlog(datagram.as_fd()).is_err());
+    }
 
     /// The client's and the server's end of a connection for each family, and a descriptor of the
     /// server's that stays with somebody who only watches.
