@@ -124,7 +124,7 @@ test('send() returns false when many are unacknowledged, and drain follows', asy
   const bytes = Buffer.alloc(300_000);
   let sent = 0;
   while (child.send({ bytes })) sent++;
-  // Sixteen, and what the child has taken before it stopped.
+  // Four in areas, a dozen beside, and what the child has taken before it stopped.
   expect(sent).toBeLessThan(100);
   const drained = once(child, 'drain');
   child.kill('SIGCONT');

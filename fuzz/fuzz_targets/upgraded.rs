@@ -117,7 +117,7 @@ fn place(channel: &mut Channel<Wire>, length: usize) {
         content: Content::Bytes,
     };
     channel.reserve_as(1, Framing::Advanced)[0] = b'v';
-    let _ = channel.commit_beside(1, vec![piece], SendMode::Gather);
+    let _ = channel.commit_beside(1, vec![piece]);
 }
 
 /// Every other one is an area.

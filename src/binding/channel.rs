@@ -893,7 +893,7 @@ unsafe extern "C" fn send_beside(env: napi_env, info: napi_callback_info) -> nap
     let mut channel = entry.shared.lock();
     let room = channel.reserve_as(bytes.len(), Framing::Advanced);
     room.copy_from_slice(bytes);
-    let result = channel.commit_beside(bytes.len(), beside, mode_of(flags));
+    let result = channel.commit_beside(bytes.len(), beside);
     sent(env, &entry, channel, result, flags)
 }
 

@@ -43,9 +43,7 @@ fn send(channel: &mut Channel<FakeSocket>, bytes: &[u8]) -> Weak<Area> {
         content: Content::Bytes,
     };
     channel.reserve(1).copy_from_slice(b"m");
-    channel
-        .commit_beside(1, vec![piece], SendMode::WriteNow)
-        .unwrap();
+    channel.commit_beside(1, vec![piece]).unwrap();
     Arc::downgrade(&area)
 }
 
@@ -187,13 +185,13 @@ fn a_message_that_cannot_be_sent_leaves_its_areas_free() {
     };
     ours.reserve(1);
     let pieces = vec![piece(number), piece(number + 1)];
-    let result = ours.commit_beside(1, pieces, SendMode::WriteNow);
+    let result = ours.commit_beside(1, pieces);
     assert_eq!(result.unwrap_err(), Errno::ENOENT);
     ours.transport().fail_next_send(Errno::EMFILE);
     let (number, area) = ours.take_area(LEN).unwrap().unwrap();
     drop(area);
     ours.reserve(1);
-    let result = ours.commit_beside(1, vec![piece(number)], SendMode::WriteNow);
+    let result = ours.commit_beside(1, vec![piece(number)]);
     assert_eq!(result.unwrap_err(), Errno::EMFILE);
     send(&mut ours, b"fine");
     assert_eq!(receive(&mut theirs), [b"fine"]);

@@ -251,13 +251,14 @@ impl BatchQueue {
         self.sent(transport, mode)
     }
 
-    /// Queues a serialized value whose large buffers lie in `beside` (1 to [`MAX_PIECES`]).
+    /// Queues a serialized value whose large buffers lie in `beside` (1 to [`MAX_PIECES`]), and writes
+    /// it at once: what gathering would save is nothing to such a message, and many of them are to
+    /// be noticed before they have taken much memory.
     pub fn commit_beside<T: Transport>(
         &mut self,
         transport: Option<&mut T>,
         len: usize,
         beside: Vec<Beside>,
-        mode: SendMode,
     ) -> Result<SendStatus, Errno> {
         let reserved = self.take_reserved(len)?;
         if beside.is_empty() || beside.len() > MAX_PIECES.min(MAX_DESCRIPTORS) {
@@ -273,7 +274,7 @@ impl BatchQueue {
         }
         self.push_frame(contents.kind(), Framing::Advanced, &payload, contents);
         self.open = None;
-        self.sent(transport, mode)
+        self.sent(transport, SendMode::WriteNow)
     }
 
     /// Enters one thing that lies beside the stream into what a frame has.

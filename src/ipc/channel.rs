@@ -309,19 +309,13 @@ impl<T: Transport> Channel<T> {
     }
 
     /// Sends the first `len` bytes of the reserved room, a serialized value of which 1 to 128 large
-    /// buffers lie `beside` the stream.
+    /// buffers lie `beside` the stream, at once.
     ///
     /// # Errors
     /// As [`send`](Self::send); `EOPNOTSUPP` if the channel is not upgraded, `ENOENT` if there is no
     /// such area, or something is in it.
-    pub fn commit_beside(
-        &mut self,
-        len: usize,
-        beside: Vec<Beside>,
-        mode: SendMode,
-    ) -> Result<SendStatus, Errno> {
-        self.queue
-            .commit_beside(&mut self.transport, len, beside, mode)
+    pub fn commit_beside(&mut self, len: usize, beside: Vec<Beside>) -> Result<SendStatus, Errno> {
+        self.queue.commit_beside(&mut self.transport, len, beside)
     }
 
     /// An area of at least `len` bytes to be filled and sent, its number first; nobody else gets it

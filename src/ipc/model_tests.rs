@@ -257,7 +257,7 @@ impl World {
         let len = payload.len();
         channel.reserve_as(len, encoding).copy_from_slice(&payload);
         let status = match beside.is_empty() {
-            false => channel.commit_beside(len, beside, mode),
+            false => channel.commit_beside(len, beside),
             true => channel.commit(len, handle, mode),
         };
         let status = status.unwrap();

@@ -94,11 +94,10 @@ impl Outgoing {
         transport: &mut impl Transport,
         len: usize,
         beside: Vec<Beside>,
-        mode: SendMode,
     ) -> Result<SendStatus, Errno> {
         let may_write = self.is_stock_done();
         let frames = self.frames.as_mut().ok_or(Errno::EOPNOTSUPP)?;
-        let status = frames.commit_beside(may_write.then_some(transport), len, beside, mode)?;
+        let status = frames.commit_beside(may_write.then_some(transport), len, beside)?;
         Ok(self.behind_stock(status))
     }
 
