@@ -247,7 +247,7 @@ impl Dispatcher {
     /// Everything that is to be done after something has happened.
     pub fn turn(&mut self, now: Instant) {
         for listening in self.listeners.values_mut() {
-            listening.look();
+            listening.look(&self.workers);
         }
         self.look_at_workers(now);
         self.take_back_from_stalled(now);
