@@ -19,7 +19,7 @@ pub struct BusyPolling {
     policy: RefCell<Busy>,
     /// Made when the first channel asks.
     prepare: RefCell<Option<Rc<Prepare>>>,
-    /// As is this: it keeps a turn of the event loop from being spent asleep.
+    /// Keeps a turn of the event loop from being spent asleep.
     hurry: RefCell<Option<Timer>>,
     active: Cell<bool>,
 }
@@ -40,14 +40,24 @@ impl BusyPolling {
                 }
             });
             *self.prepare.borrow_mut() = prepare.ok().map(Rc::new);
-            *self.hurry.borrow_mut() = Timer::new(environment.event_loop(), || {}).ok();
-            if let Some(hurry) = self.hurry.borrow().as_ref() {
-                hurry.set_ref(false);
-            }
         }
+        self.keep_hurry(environment, active);
         self.active.set(active);
         if let Some(prepare) = self.prepare.borrow().as_ref() {
             prepare.set_active(active);
+        }
+    }
+
+    /// The timer holds a descriptor: it is there only while it may be needed.
+    fn keep_hurry(&self, environment: &Rc<Environment>, is_needed: bool) {
+        let mut hurry = self.hurry.borrow_mut();
+        if !is_needed {
+            hurry.take();
+        } else if hurry.is_none() {
+            *hurry = Timer::new(environment.event_loop(), || {}).ok();
+            if let Some(timer) = hurry.as_ref() {
+                timer.set_ref(false);
+            }
         }
     }
 
