@@ -5,6 +5,7 @@
 
 const binding = require('../binding');
 const { transmit } = require('./serialization');
+const { countUpgrade } = require('./upgrade');
 const { errnoException } = require('../errors');
 
 // Flags of channelSend.
@@ -79,6 +80,7 @@ class NativeChannel {
 
   onupgraded(features) {
     this.features = features;
+    countUpgrade();
   }
 
   // Answers the parent's offer; messages go by Node's protocol until the parent has agreed.
