@@ -144,10 +144,14 @@ export function diagnostics(): Diagnostics;
 export function adoptChannel(): boolean;
 
 /**
- * A zeroed Buffer to be filled in place. Sent whole inside an 'advanced' message to a process that
- * has brood, too, its memory is handed over without a copy, and the Buffer is empty afterwards.
+ * A Buffer to be filled in place. Sent whole inside an 'advanced' message to a process that has
+ * brood, too, its memory is handed over without a copy, and the Buffer is empty afterwards.
+ *
+ * With `peer`, the process it is meant for, it lies in memory that is used again and again: its bytes
+ * are those of an earlier message to that peer, which can read it at any time, and only to that peer
+ * is it handed over. Without `peer` its bytes are zero.
  */
-export function sharedBuffer(size: number): Buffer;
+export function sharedBuffer(size: number, peer?: ChildProcess | Worker | NodeJS.Process): Buffer;
 
 /**
  * How connections are shared out: left to the operating system; in turn, skipping workers that are

@@ -11,7 +11,7 @@ const { expectNoLeaks } = require('../helpers/leaks');
 
 const REGISTER = ['-r', `${ROOT}/register.js`];
 const CHILD = fixture('upgraded.js');
-const ALL = 3;
+const ALL = 7;
 
 async function end(child) {
   // Stock Node emits no 'close' after disconnect().
@@ -109,7 +109,7 @@ describe("Node's protocol stays", () => {
       execPath: process.execPath,
     });
     const [offer] = await once(child, 'message');
-    expect(offer).toMatch(new RegExp(`^2:${process.pid}-${ALL}-[0-9a-f]{32}$`));
+    expect(offer).toMatch(new RegExp(`^3:${process.pid}-${ALL}-[0-9a-f]{32}$`));
     await end(child);
   });
 
@@ -132,13 +132,16 @@ describe("Node's protocol stays", () => {
 });
 
 test.each([
-  ['an older parent', { upgrade: 1 }],
-  ['an older child', { env: { ...process.env, BROOD_UPGRADE: '1' } }],
+  ['a parent of the first version', { upgrade: 1 }],
+  ['a child of the first version', { env: { ...process.env, BROOD_UPGRADE: '1' } }],
+  ['a parent of the version before', { upgrade: 2 }, 3],
+  ['a child of the version before', { env: { ...process.env, BROOD_UPGRADE: '2' } }, 3],
   ['a child from the future', { env: { ...process.env, BROOD_UPGRADE: '7' } }, ALL],
 ])('%s agrees on what both know', async (_, options, expected = 0) => {
   const child = forkBrood({ serialization: 'advanced', ...options });
   expect(await featuresOf(child)).toBe(expected);
-  const values = [new Map([[1, 2]]), Buffer.alloc(1000, 7), { a: [1] }];
+  const large = Buffer.alloc(400_000, 7);
+  const values = [new Map([[1, 2]]), Buffer.alloc(1000, 7), { a: [1] }, large, { large }];
   for (const value of values) expect(await ask(child, value)).toEqual(value);
   await end(child);
 });
@@ -358,9 +361,10 @@ sock.sendall(frame(1, b'1\\n[2]\\n', 2, 0) + frame(1, b'"x"\\n', 1, 1))`);
 describe('a peer that lies is cut off, or not upgraded:', () => {
   test.each([
     ['another nonce', `say('ANSWER', 'x' + nonce)`],
-    ['a version that was not offered', `say('ANSWER', v=3)`],
+    ['a version that was not offered', `say('ANSWER', v=4)`],
     ['a version that is no more spoken', `say('ANSWER', v=0)`],
-    ['features that were not offered', `say('ANSWER', f=7)`],
+    ['features that were not offered', `say('ANSWER', v=3, f=15)`],
+    ['features that its version has not', `say('ANSWER', f=7)`],
     ['a switch without an answer', `say('SWITCH')`],
   ])('%s changes nothing', async (_, body) => {
     const child = python(`${body}

@@ -13,6 +13,7 @@ import {
   execFile,
   fork,
   killTree,
+  sharedBuffer,
   spawn,
   spawnSync,
 } from '../../index.js';
@@ -88,6 +89,12 @@ cluster.setScheduler('power-of-two', { path: '/run/a.sock' });
 // @ts-expect-error the operating system's choice is settled when a socket is bound
 cluster.setScheduler('none');
 const clusterWorker = cluster.fork({ NAME: 'value' });
+for (const peer of [undefined, forked, clusterWorker, process]) {
+  const shared: Buffer = sharedBuffer(1 << 20, peer);
+  forked.send(shared);
+}
+// @ts-expect-error: not a process
+sharedBuffer(1, 'child');
 clusterWorker.weight = 3;
 clusterWorker.draining = true;
 cluster.on('listening', (worker, { port }) => worker.send({ port }));

@@ -5,11 +5,16 @@
 
 const path = require('node:path');
 const { once } = require('node:events');
+const programs = require('../programs');
 const { both, now, secondsSince } = require('./both');
 
 const LOOK = path.join(__dirname, '..', 'children', 'look.js');
 const SIZE = 8 << 20;
 const MEGABYTE = 1e6;
+
+// The limits, and their names.
+const AREA = 'memory used again, in Rust';
+const MEMFD = 'new memory, in Rust';
 
 function text() {
   const line =
@@ -17,9 +22,15 @@ function text() {
   return line.repeat(Math.ceil(SIZE / line.length)).slice(0, SIZE);
 }
 
+function object() {
+  return { text: text() };
+}
+
 function bytes() {
   return Buffer.alloc(SIZE, 'a page of bytes that are not all zero ');
 }
+
+const sizeOf = (payload) => (payload.text ?? payload).length;
 
 /** The same payload again and again. */
 function repeated(payloadOf) {
@@ -30,19 +41,21 @@ function repeated(payloadOf) {
 }
 
 /** A new buffer each time, filled where it will be read: allocation and filling are measured, too. */
-function filledInPlace({ brood, childProcess }) {
-  const allocate = brood ? childProcess.sharedBuffer : Buffer.allocUnsafe;
-  return () => allocate(SIZE).fill(7);
+function filledInPlace({ brood, childProcess }, child) {
+  const allocate = brood
+    ? () => childProcess.sharedBuffer(SIZE, child)
+    : () => Buffer.allocUnsafe(SIZE);
+  return () => allocate().fill(7);
 }
 
 function throughput(payloads, serialization) {
   return async (context) => {
     const { childProcess, sameExecArgv, quick } = context;
-    const next = payloads(context);
     const child = childProcess.fork(LOOK, [], { execArgv: sameExecArgv, serialization });
+    const next = payloads(context, child);
     const exchange = async () => {
       const payload = next();
-      const sent = payload.length;
+      const sent = sizeOf(payload);
       const reply = once(child, 'message');
       child.send(payload);
       const [length] = await reply;
@@ -79,6 +92,21 @@ function jsonAlone({ quick }) {
   return { rate: (count * SIZE) / MEGABYTE / secondsSince(start) };
 }
 
+/** The same in Rust; `how` is told to bench/limits/large. */
+function inRust(how) {
+  return { measure: ({ quick }) => programs.run('large', [how, SIZE, quick ? 5 : 25]) };
+}
+
+function withLimits(measure, how) {
+  return {
+    ...both(measure),
+    [AREA]: inRust(`${how}-area`),
+    [MEMFD]: inRust(`${how}-memfd`),
+  };
+}
+
+const limits = { limit: AREA, others: [MEMFD] };
+
 module.exports = [
   {
     id: 'S10a',
@@ -89,13 +117,23 @@ module.exports = [
     comparisons: [{ ...line('8 MB string as JSON', 1.3), limit: 'JSON alone' }],
   },
   {
+    id: 'S10d',
+    contestants: {
+      ...both(throughput(repeated(object), 'json')),
+      'JSON alone': { measure: jsonAlone },
+    },
+    comparisons: [{ ...line('8 MB string in an object, as JSON', 1.2), limit: 'JSON alone' }],
+  },
+  {
     id: 'S10b',
-    contestants: both(throughput(repeated(bytes), 'advanced')),
-    comparisons: [line('8 MB Buffer, advanced', 3)],
+    programs: true,
+    contestants: withLimits(throughput(repeated(bytes), 'advanced'), 'copied'),
+    comparisons: [{ ...line('8 MB Buffer, advanced', 3), ...limits }],
   },
   {
     id: 'S10c',
-    contestants: both(throughput(filledInPlace, 'advanced')),
-    comparisons: [line('8 MB Buffer filled in place, advanced', 6)],
+    programs: true,
+    contestants: withLimits(throughput(filledInPlace, 'advanced'), 'filled'),
+    comparisons: [{ ...line('8 MB Buffer filled in place, advanced', 6), ...limits }],
   },
 ];

@@ -24,6 +24,17 @@ function handedOn({ bothEnds }) {
   };
 }
 
+/** The same without handing on: the parent answers. */
+async function answered({ quick }) {
+  const net = require('node:net');
+  const { answer } = require('../children/answer');
+  const server = net.createServer(answer);
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { requests, seconds } = await load(server.address().port, { quick });
+  return { rate: requests / seconds };
+}
+
 module.exports = [
   {
     id: 'S11',
@@ -32,6 +43,7 @@ module.exports = [
       ...both(handedOn({ bothEnds: false })),
       'brood both ends': { uses: 'brood', measure: handedOn({ bothEnds: true }) },
       'Rust parent': { measure: dispatched('send', ANSWER) },
+      'not handed on': { measure: answered },
     },
     comparisons: [
       {
@@ -53,6 +65,7 @@ module.exports = [
         better: 'more',
         losses: true,
         brood: 'brood both ends',
+        limit: 'not handed on',
         target: '2x stock, none lost',
         reached: ({ ratio, lost }) => ratio >= 2 && lost.brood === 0,
       },

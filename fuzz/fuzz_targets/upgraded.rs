@@ -1,6 +1,7 @@
 //! A channel whose peer has gone through the upgrade and then is hostile: arbitrary frames, pieces,
-//! descriptors and losses. It must not panic, must not take more memory than a few reads, and must
-//! leave no descriptor open.
+//! descriptors and losses, tables of what lies in areas, and releases of what may not be there. It
+//! must not panic, must not take more memory than a few reads and the areas, and must leave no
+//! descriptor open.
 
 #![no_main]
 
@@ -13,8 +14,10 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use brood::ipc::upgrade::{Offer, Step as Said, Terms, VERSION, announcement};
 use brood::ipc::{
-    Ancillary, Channel, Framing, Limits, ReadEnd, Ready, Received, SendMode, Transport,
+    Ancillary, Arrived, Beside, Channel, Content, Framing, Limits, ReadEnd, Ready, Received,
+    SendMode, Transport,
 };
+use brood::sys::area::Area;
 use libfuzzer_sys::fuzz_target;
 use nix::errno::Errno;
 
@@ -31,7 +34,16 @@ enum Step<'a> {
         lie: Option<u32>,
         truncated: bool,
     },
+    /// A frame with a value and a table of what lies beside it, mostly in areas.
+    Placed {
+        number: u8,
+        pieces: Vec<(u8, u8, u8, u8)>,
+        descriptors: u8,
+    },
     Noise(&'a [u8]),
+    /// This side puts something into an area.
+    Place(u16),
+    Expire,
     Send {
         handle: bool,
         length: u16,
@@ -77,6 +89,45 @@ impl Transport for Wire {
     }
 }
 
+/// A value of one byte, and an entry for each piece, as the layout has them.
+fn placed(number: u8, pieces: &[(u8, u8, u8, u8)], descriptors: u8) -> Vec<u8> {
+    let mut payload = vec![1, 0, 0, 0, b'v'];
+    for (area, length, place, content) in pieces {
+        payload.extend(u32::from(*area % 8).to_le_bytes());
+        payload.extend(u32::from(*length).to_le_bytes());
+        payload.extend([*place % 4, *content % 4, 0, 0]);
+    }
+    let mut frame = vec![13, 0, descriptors, 0];
+    frame.extend((payload.len() as u32).to_le_bytes());
+    frame.extend(1u32.to_le_bytes());
+    frame.extend(u32::from(number).to_le_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// Something whose first message is the content of an area of this side's.
+fn place(channel: &mut Channel<Wire>, length: usize) {
+    let Ok(Some((number, area))) = channel.take_area(length) else {
+        return;
+    };
+    area.fill(&vec![1; length]);
+    let piece = Beside::Area {
+        number,
+        length: length as u32,
+        content: Content::Bytes,
+    };
+    channel.reserve_as(1, Framing::Advanced)[0] = b'v';
+    let _ = channel.commit_beside(1, vec![piece]);
+}
+
+/// Every other one is an area.
+fn given(index: u8) -> OwnedFd {
+    match index % 2 {
+        0 => Area::create(4096).expect("an area").1,
+        _ => descriptor(),
+    }
+}
+
 fn descriptor() -> OwnedFd {
     File::open("/dev/null").expect("a descriptor").into()
 }
@@ -102,7 +153,7 @@ fuzz_target!(|input: Input<'_>| {
         };
         wire.0.push_back((framed, Vec::new(), false));
     }
-    let mut sends = Vec::new();
+    let mut own = Vec::new();
     for step in &input.steps {
         match step {
             Step::Frame {
@@ -116,7 +167,7 @@ fuzz_target!(|input: Input<'_>| {
                 truncated,
             } => {
                 let length = lie.unwrap_or(payload.len() as u32);
-                let mut frame = vec![kind % 14, 0, *announced % 8, 0];
+                let mut frame = vec![kind % 18, 0, *announced % 8, 0];
                 frame.extend(length.to_le_bytes());
                 frame.extend(u32::from(*messages % 8).to_le_bytes());
                 frame.extend(u32::from(*number).to_le_bytes());
@@ -124,10 +175,18 @@ fuzz_target!(|input: Input<'_>| {
                 let descriptors = (0..descriptors % 4).map(|_| descriptor()).collect();
                 wire.0.push_back((frame, descriptors, *truncated));
             }
+            Step::Placed {
+                number,
+                pieces,
+                descriptors,
+            } => {
+                let frame = placed(*number, pieces, descriptors % 4);
+                let files = (0..descriptors % 4).map(given).collect();
+                wire.0.push_back((frame, files, false));
+            }
             Step::Noise([]) => {}
             Step::Noise(bytes) => wire.0.push_back((bytes.to_vec(), Vec::new(), false)),
-            Step::Send { handle, length } => sends.push(Some((*handle, *length))),
-            Step::Flush => sends.push(None),
+            Step::Send { .. } | Step::Flush | Step::Place(_) | Step::Expire => own.push(step),
         }
     }
     let limits = Limits {
@@ -136,16 +195,26 @@ fuzz_target!(|input: Input<'_>| {
     };
     let mut channel = Channel::with_limits(wire, framing, limits);
     channel.offer_upgrade(&offer);
-    let mut sends = sends.into_iter();
+    let mut own = own.into_iter();
     loop {
-        match sends.next().flatten() {
-            Some((handle, length)) => {
+        match own.next() {
+            Some(Step::Send { handle, length }) => {
                 let handle = handle.then(descriptor);
-                let _ = channel.send(&vec![b'1'; length.into()], handle, SendMode::Gather);
+                let _ = channel.send(&vec![b'1'; (*length).into()], handle, SendMode::Gather);
             }
-            None => drop(channel.flush()),
+            Some(Step::Place(length)) => place(&mut channel, 1 + usize::from(*length)),
+            Some(Step::Expire) => drop(channel.expire_areas(Duration::ZERO)),
+            _ => drop(channel.flush()),
         }
-        let batch = channel.receive(1 << 16);
+        let mut batch = channel.receive(1 << 16);
+        for (index, pieces) in batch.take_beside() {
+            assert!(index < batch.len());
+            for piece in pieces {
+                if let Arrived::Copied(copied, _) = piece {
+                    assert!((1..=4096).contains(&copied.bytes().len()));
+                }
+            }
+        }
         let end = batch.end();
         for run in batch.runs() {
             assert!(run.bytes.end <= batch.region().len());

@@ -1,19 +1,23 @@
 'use strict';
 
-// Large buffers inside 'advanced' messages, and long JSON texts, travel beside the stream, as sealed
-// memory, where both ends are brood's: the two halves of that, and the allocation a sender fills in
-// place. What is sealed and how it is checked is the addon's.
+// Large buffers inside 'advanced' messages, and long JSON texts, travel beside the stream where both
+// ends are brood's: in an area of the channel, which is used again and again, or else in sealed
+// memory of their own. The two halves of that, and the Buffers a sender fills in place. How memory is
+// made and checked is the addon's.
 
 const { Buffer } = require('node:buffer');
 const binding = require('../binding');
 const { errnoException } = require('../errors');
-const { validateInteger } = require('../validators');
+const { Expiry } = require('./expiry');
 
 // Below this many bytes a copy through the socket is cheaper than a mapping.
 const THRESHOLD = 256 * 1024;
 // More than this in one message go through the socket.
 const MOST = 16;
 const LARGEST = 2 ** 32;
+// What a piece of a message is to the addon.
+const FILE = 0;
+const AREA = 1;
 // The longest message by default: what a string can hold.
 const LONGEST_MESSAGE = 2 ** 29 - 24;
 
@@ -33,7 +37,8 @@ const VIEWS = [
   'BigUint64Array',
 ];
 
-// The numbers by which the addon knows the memory of buffers made by sharedBuffer().
+// Where the buffers of sharedBuffer() lie: the number by which the addon knows the memory, and the
+// channel whose area it is, if any.
 const regions = new WeakMap();
 
 function kindOf(view) {
@@ -41,90 +46,152 @@ function kindOf(view) {
   return VIEWS.indexOf(Object.prototype.toString.call(view).slice(8, -1));
 }
 
-/** A descriptor with the view's bytes, or -1 when they have to be copied into the message. */
-function seal(view) {
-  const number = regions.get(view.buffer);
-  if (number !== undefined && view.byteLength === view.buffer.byteLength) {
-    regions.delete(view.buffer);
-    return binding.handOver(view.buffer, number);
+/** What lies beside one message that is being put together for the channel `native`. */
+class Aside {
+  constructor(native) {
+    this.native = native;
+    // What each piece is, and its number, as the addon takes them.
+    this.pieces = [];
   }
-  return binding.sealBytes(view);
+
+  get count() {
+    return this.pieces.length / 2;
+  }
+
+  // Negative numbers are errors: then there is no piece.
+  #add(kind, number) {
+    if (number < 0) return false;
+    this.pieces.push(kind, number);
+    return true;
+  }
+
+  #put(view) {
+    const region = regions.get(view.buffer);
+    if (region !== undefined && view.byteLength === view.buffer.byteLength) {
+      if (region.native === null) return this.#add(FILE, handOver(view.buffer, region));
+      if (region.native === this.native) return this.#handOverArea(view, region);
+    }
+    return (
+      (this.native.takesAreas(view.byteLength) &&
+        this.#add(AREA, binding.areaCopy(this.native.id, view))) ||
+      this.#add(FILE, binding.sealBytes(view))
+    );
+  }
+
+  #handOverArea({ buffer }, { number }) {
+    const { id } = this.native;
+    return this.#add(AREA, binding.areaHandOver(id, buffer, number, buffer.byteLength));
+  }
+
+  /** Puts a large view here; how the message refers to it, or null when it is to be copied. */
+  view(view) {
+    const { byteLength } = view;
+    if (byteLength < THRESHOLD || byteLength >= LARGEST || this.count === MOST) return null;
+    const kind = kindOf(view);
+    if (kind < 0 || !this.#put(view)) return null;
+    return { kind, byteLength, index: this.count - 1 };
+  }
+
+  /** Puts a long text here; its length in bytes, or -1 when that cannot be. */
+  text(text) {
+    if (text.length < THRESHOLD) return -1;
+    if (this.native.takesAreas(text.length)) {
+      const placed = binding.areaCopyText(this.native.id, text);
+      if (typeof placed !== 'number' && this.#add(AREA, placed[0])) return placed[1];
+    }
+    const sealed = binding.sealText(text);
+    if (typeof sealed === 'number') return -1;
+    this.#add(FILE, sealed[0]);
+    return sealed[1];
+  }
+
+  /** The message will not be sent. */
+  drop() {
+    for (let i = 0; i < this.pieces.length; i += 2) {
+      const number = this.pieces[i + 1];
+      if (this.pieces[i] === AREA) binding.areaLetGo(this.native.id, number);
+      else binding.closeDescriptor(number);
+    }
+  }
 }
 
-/**
- * Puts a large view into `files` and returns how the message refers to it, or null when it is to
- * be copied.
- */
-function setAside(view, files) {
-  const { byteLength } = view;
-  if (byteLength < THRESHOLD || byteLength >= LARGEST || files.length === MOST) return null;
-  const kind = kindOf(view);
-  if (kind < 0) return null;
-  const fd = seal(view);
-  if (fd < 0) return null;
-  files.push(fd);
-  return { kind, byteLength, index: files.length - 1 };
+function handOver(buffer, { number }) {
+  regions.delete(buffer);
+  return binding.handOver(buffer, number);
 }
 
-/** Puts a long text into `files` and returns its length in bytes, or -1 when that cannot be. */
-function setTextAside(text, files) {
-  if (text.length < THRESHOLD) return -1;
-  const sealed = binding.sealText(text);
-  if (typeof sealed === 'number') return -1;
-  files.push(sealed[0]);
-  return sealed[1];
-}
-
-/** What came beside one message: descriptors, of which each is used once, of `limit` bytes in all. */
+/** What came beside one message: descriptors, ArrayBuffers and strings, of which each is used once;
+ * of `limit` bytes in all. */
 class Beside {
-  constructor(files, limit = LONGEST_MESSAGE) {
-    this.files = files;
+  constructor(pieces, limit = LONGEST_MESSAGE) {
+    this.pieces = pieces;
     this.left = limit;
   }
 
   #take(index, byteLength) {
-    const fd = this.files[index] ?? -1;
-    if (fd < 0) throw new Error('a large buffer is missing');
+    const piece = this.pieces[index] ?? -1;
+    if (piece === -1) throw new Error('a large buffer is missing');
     this.left -= byteLength;
     if (this.left < 0) throw new Error('it is longer than the limit');
-    this.files[index] = -1;
-    return fd;
+    this.pieces[index] = -1;
+    return piece;
+  }
+
+  #memory(index, byteLength) {
+    const piece = this.#take(index, byteLength);
+    if (typeof piece !== 'number') {
+      if (piece.byteLength === byteLength) return piece;
+      throw new Error('a large buffer is not of the length it should have');
+    }
+    const memory = binding.openSealed(piece, byteLength);
+    if (typeof memory === 'number') throw errnoException(memory, 'mmap');
+    return memory;
   }
 
   view(kind, index, byteLength) {
     if (kind >= VIEWS.length) throw new Error('a large buffer is of an unknown kind');
-    const memory = binding.openSealed(this.#take(index, byteLength), byteLength);
-    if (typeof memory === 'number') throw errnoException(memory, 'mmap');
+    const memory = this.#memory(index, byteLength);
     return kind === 0 ? Buffer.from(memory) : new globalThis[VIEWS[kind]](memory);
   }
 
   text(index, byteLength) {
-    const text = binding.openSealedText(this.#take(index, byteLength), byteLength);
+    const piece = this.#take(index, byteLength);
+    if (typeof piece === 'string') return piece;
+    if (typeof piece !== 'number') throw new Error('a long text is none');
+    const text = binding.openSealedText(piece, byteLength);
     if (typeof text === 'number') throw errnoException(text, 'mmap');
     return text;
   }
 }
 
-function closeAll(files) {
-  for (const fd of files) {
-    if (fd >= 0) binding.closeDescriptor(fd);
+function closeAll(pieces) {
+  for (const piece of pieces) {
+    if (typeof piece === 'number' && piece >= 0) binding.closeDescriptor(piece);
   }
 }
 
-/**
- * A zeroed Buffer of `size` bytes to be filled in place. Sent inside an 'advanced' message to a
- * process that has brood, too, its memory is handed over without a copy, and the Buffer has length
- * 0 afterwards; sent elsewhere it is a Buffer like any other.
- */
+// Memory of messages that have been received is kept for the next ones, for a while.
+const blocks = new Expiry((idle) => binding.blocksTrim(idle));
+
+/** A zeroed Buffer of `size` bytes in memory that can be handed over to any one process. */
 function sharedBuffer(size) {
-  validateInteger(size, 'size', 0, LARGEST - 1);
   if (size < THRESHOLD) return Buffer.alloc(size);
   const memory = binding.sharedMemory(size);
   if (typeof memory === 'number') throw errnoException(memory, 'memfd_create');
   if (memory === undefined) return Buffer.alloc(size);
   const [buffer, number] = memory;
-  regions.set(buffer, number);
+  regions.set(buffer, { native: null, number });
   return Buffer.from(buffer);
 }
 
-module.exports = { Beside, closeAll, setAside, setTextAside, sharedBuffer };
+/** A Buffer of `size` bytes in an area of the channel `native`; undefined when there is none. */
+function areaBuffer(native, size) {
+  if (!native.takesAreas(size)) return undefined;
+  const memory = binding.areaBuffer(native.id, size);
+  if (typeof memory === 'number' || memory === undefined) return undefined;
+  const [buffer, number] = memory;
+  regions.set(buffer, { native, number });
+  return Buffer.from(buffer);
+}
+
+module.exports = { Aside, Beside, LARGEST, THRESHOLD, areaBuffer, blocks, closeAll, sharedBuffer };

@@ -4,6 +4,8 @@
 // number. Sends gather within a turn of the event loop; completions come back in order.
 
 const binding = require('../binding');
+const { Expiry } = require('./expiry');
+const { THRESHOLD } = require('./large_buffers');
 const { transmit } = require('./serialization');
 const { countUpgrade } = require('./upgrade');
 const { errnoException } = require('../errors');
@@ -23,6 +25,9 @@ const REFUSAL = REPLY | REFUSE;
 const PENDING = 1;
 const FULL = 2;
 const SEQUENCE = 4;
+
+// A bit of a channel's features.
+const AREAS = 4;
 
 // Events of a channel, numbered as in src/binding/channel.rs.
 const EVENTS = [
@@ -64,6 +69,7 @@ class NativeChannel {
     this.completions = [];
     // What brood's own framing may be used for, as bits; null while this end speaks Node's protocol.
     this.features = null;
+    this.areas = new Expiry((idle) => binding.areasExpire(this.id, idle));
     this.onmessages = null;
     this.onend = null;
     this.onbroken = null;
@@ -83,6 +89,14 @@ class NativeChannel {
     countUpgrade();
   }
 
+  // Whether something of this size is to be put into an area, of which there may be some from here
+  // on.
+  takesAreas(size) {
+    if (size < THRESHOLD || (this.features & AREAS) === 0 || this.id === 0) return false;
+    this.areas.start();
+    return true;
+  }
+
   // Answers the parent's offer; messages go by Node's protocol until the parent has agreed.
   acceptUpgrade(offer, version) {
     return binding.channelAccept(this.id, offer, version);
@@ -98,9 +112,7 @@ class NativeChannel {
   // addon's status; `onsent(error)` is called once the bytes are the kernel's.
   send(message, fd, reply, onsent) {
     const isPlain = this.features === null || fd >= 0;
-    const encoded = isPlain
-      ? this.codec.encode(message)
-      : this.codec.encodeFor(this.features, message);
+    const encoded = isPlain ? this.codec.encode(message) : this.codec.encodeFor(this, message);
     return this.sendEncoded(encoded, fd, reply, onsent);
   }
 
@@ -177,6 +189,7 @@ class NativeChannel {
   shutdown() {
     if (this.id === 0) return;
     this.flush();
+    this.areas.stop();
     const lingers = binding.channelShutdown(this.id);
     this.id = 0;
     this.fd = -1;

@@ -6,7 +6,7 @@
 
 const v8 = require('node:v8');
 const binding = require('../binding');
-const { Beside, closeAll, setAside, setTextAside } = require('./large_buffers');
+const { Aside, Beside, blocks, closeAll } = require('./large_buffers');
 const { plainText } = require('./plain_message');
 const { ERR_INVALID_ARG_VALUE } = require('../errors');
 
@@ -16,6 +16,7 @@ const PLAIN_TAG = 1;
 // brood's own, where both ends are.
 const LARGE_TAG = 2;
 const TEXT_TAG = 3;
+const STRING_TAG = 4;
 // V8's own tag before any host object.
 const HOST_OBJECT = Buffer.from('\\');
 
@@ -48,24 +49,28 @@ class Deserializer extends v8.DefaultDeserializer {
   }
 }
 
-// As above, with large buffers set aside in `files`.
+// As above, with large buffers put aside.
 class LargeSerializer extends Serializer {
-  files = [];
+  constructor(native) {
+    super();
+    this.aside = new Aside(native);
+  }
 
   _writeHostObject(object) {
-    const aside = ArrayBuffer.isView(object) ? setAside(object, this.files) : null;
-    if (aside === null) return super._writeHostObject(object);
+    const place = ArrayBuffer.isView(object) ? this.aside.view(object) : null;
+    if (place === null) return super._writeHostObject(object);
     this.writeUint32(LARGE_TAG);
-    this.writeUint32(aside.kind);
-    this.writeUint32(aside.index);
-    this.writeUint32(aside.byteLength);
+    this.writeUint32(place.kind);
+    this.writeUint32(place.index);
+    this.writeUint32(place.byteLength);
     return undefined;
   }
 }
 
 class LargeDeserializer extends Deserializer {
-  // All of the message, if it is one that lies beside the stream as JSON.
+  // All of the message, if it is one that lies beside the stream, and whether as JSON.
   text = undefined;
+  isJson = false;
 
   constructor(bytes, beside) {
     super(bytes);
@@ -78,8 +83,9 @@ class LargeDeserializer extends Deserializer {
       const [kind, index, byteLength] = [this.readUint32(), this.readUint32(), this.readUint32()];
       return this.beside.view(kind, index, byteLength);
     }
-    if (tag !== TEXT_TAG) return this._readTagged(tag);
+    if (tag !== TEXT_TAG && tag !== STRING_TAG) return this._readTagged(tag);
     this.text = this.beside.text(0, this.readUint32());
+    this.isJson = tag === TEXT_TAG;
     // V8 takes objects only; what the text says may be none.
     return {};
   }
@@ -96,9 +102,11 @@ const json = {
   },
 
   // For a peer that is brood, too, and a message that has no handle.
-  encodeFor(features, message) {
+  encodeFor(native, message) {
+    const asItIs = encodeString(native, message);
+    if (asItIs !== undefined) return asItIs;
     const text = this.encode(message);
-    return (features & SHARED_MEMORY) === 0 ? text : encodeText(text);
+    return (native.features & SHARED_MEMORY) === 0 ? text : encodeText(native, text);
   },
 };
 
@@ -109,18 +117,19 @@ const advanced = {
     return serialize(new Serializer(), message);
   },
 
-  encodeFor(features, message) {
-    const text = plainText(message);
+  encodeFor(native, message) {
+    const text = encodeString(native, message) ?? plainText(message);
     if (text !== undefined) return text;
-    return (features & SHARED_MEMORY) === 0 ? this.encode(message) : encodeLarge(message);
+    const isShared = (native.features & SHARED_MEMORY) !== 0;
+    return isShared ? encodeLarge(native, message) : this.encode(message);
   },
 };
 
-// A serialized message whose large buffers are in `files`.
+// A serialized message with what lies beside it.
 class LargeMessage {
-  constructor(bytes, files) {
+  constructor(bytes, { pieces }) {
     this.bytes = bytes;
-    this.files = files;
+    this.pieces = pieces;
   }
 }
 
@@ -131,26 +140,37 @@ function serialize(serializer, message) {
 }
 
 // A message of which all the JSON lies beside it, if it is long.
-function encodeText(text) {
-  const files = [];
-  const byteLength = setTextAside(text, files);
-  if (byteLength < 0) return text;
+function encodeText(native, text) {
+  return textBeside(native, text, TEXT_TAG) ?? text;
+}
+
+// A long string that is all of a message, which then needs neither JSON nor a serializer; undefined
+// for anything else, and for half a surrogate pair, which UTF-8 cannot say.
+function encodeString(native, message) {
+  if (typeof message !== 'string' || !native.takesAreas(message.length)) return undefined;
+  return message.isWellFormed() ? textBeside(native, message, STRING_TAG) : undefined;
+}
+
+function textBeside(native, text, tag) {
+  const aside = new Aside(native);
+  const byteLength = aside.text(text);
+  if (byteLength < 0) return undefined;
   const serializer = new Serializer();
   serializer.writeHeader();
   serializer.writeRawBytes(HOST_OBJECT);
-  serializer.writeUint32(TEXT_TAG);
+  serializer.writeUint32(tag);
   serializer.writeUint32(byteLength);
-  return new LargeMessage(serializer.releaseBuffer(), files);
+  return new LargeMessage(serializer.releaseBuffer(), aside);
 }
 
-function encodeLarge(message) {
-  const serializer = new LargeSerializer();
-  const { files } = serializer;
+function encodeLarge(native, message) {
+  const serializer = new LargeSerializer(native);
+  const { aside } = serializer;
   try {
     const bytes = serialize(serializer, message);
-    return files.length === 0 ? bytes : new LargeMessage(bytes, files);
+    return aside.count === 0 ? bytes : new LargeMessage(bytes, aside);
   } catch (error) {
-    closeAll(files);
+    aside.drop();
     throw error;
   }
 }
@@ -159,7 +179,7 @@ function encodeLarge(message) {
 function transmit(id, encoded, fd, flags) {
   if (typeof encoded === 'string') return binding.channelSend(id, encoded, fd, flags);
   if (encoded instanceof LargeMessage) {
-    return binding.channelSendShared(id, encoded.bytes, encoded.files, flags);
+    return binding.channelSendBeside(id, encoded.bytes, encoded.pieces, flags);
   }
   return binding.channelSendBytes(id, encoded, fd, flags);
 }
@@ -182,8 +202,8 @@ function decodeText(id, batch, count) {
   return decodeEach(binding.channelLines(id), JSON.parse);
 }
 
-// `batch` is one Buffer, `ranges` the start and end of each message in it, `memory` the descriptors
-// of some messages' large buffers, behind their index.
+// `batch` is one Buffer, `ranges` the start and end of each message in it, `memory` what came beside
+// some messages, behind their index.
 function decodeValues(batch, count, ranges, memory, limit) {
   const frames = Array.from({ length: count }, (_, index) =>
     batch.subarray(ranges[2 * index], ranges[2 * index + 1]),
@@ -191,21 +211,24 @@ function decodeValues(batch, count, ranges, memory, limit) {
   if (memory === undefined) {
     return decodeEach(frames, (bytes) => readValue(new Deserializer(bytes)));
   }
-  const files = new Map();
-  for (let i = 0; i < memory.length; i += 2) files.set(memory[i], memory[i + 1]);
+  const pieces = new Map();
+  for (let i = 0; i < memory.length; i += 2) pieces.set(memory[i], memory[i + 1]);
+  blocks.start();
   try {
     return decodeEach(frames, (bytes, index) =>
-      readValue(new LargeDeserializer(bytes, new Beside(files.get(index) ?? [], limit))),
+      readValue(new LargeDeserializer(bytes, new Beside(pieces.get(index) ?? [], limit))),
     );
   } finally {
-    for (const own of files.values()) closeAll(own);
+    for (const own of pieces.values()) closeAll(own);
   }
 }
 
 function readValue(deserializer) {
   deserializer.readHeader();
   const value = deserializer.readValue();
-  return deserializer.text === undefined ? value : JSON.parse(deserializer.text);
+  const { text, isJson } = deserializer;
+  if (text === undefined) return value;
+  return isJson ? JSON.parse(text) : text;
 }
 
 function decodeEach(frames, decodeOne) {

@@ -5,7 +5,7 @@
 // there. The steps on the channel itself are the addon's.
 
 const VARIABLE = 'BROOD_CHANNEL';
-const NEWEST = 2;
+const NEWEST = 3;
 
 /**
  * The newest version to use: `option` (true, false or a number) as given to fork(), else the

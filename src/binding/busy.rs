@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::environment::Environment;
 use crate::ipc::busy::{Busy, is_worth_while};
-use crate::uv::{Prepare, Seen};
+use crate::uv::{Prepare, Seen, Timer};
 
 /// How long messages may be received and answered without a turn of the event loop, which knows
 /// the time only from its last turn.
@@ -19,6 +19,8 @@ pub struct BusyPolling {
     policy: RefCell<Busy>,
     /// Made when the first channel asks.
     prepare: RefCell<Option<Rc<Prepare>>>,
+    /// Keeps a turn of the event loop from being spent asleep.
+    hurry: RefCell<Option<Timer>>,
     active: Cell<bool>,
 }
 
@@ -39,9 +41,23 @@ impl BusyPolling {
             });
             *self.prepare.borrow_mut() = prepare.ok().map(Rc::new);
         }
+        self.keep_hurry(environment, active);
         self.active.set(active);
         if let Some(prepare) = self.prepare.borrow().as_ref() {
             prepare.set_active(active);
+        }
+    }
+
+    /// The timer holds a descriptor: it is there only while it may be needed.
+    fn keep_hurry(&self, environment: &Rc<Environment>, is_needed: bool) {
+        let mut hurry = self.hurry.borrow_mut();
+        if !is_needed {
+            hurry.take();
+        } else if hurry.is_none() {
+            *hurry = Timer::new(environment.event_loop(), || {}).ok();
+            if let Some(timer) = hurry.as_ref() {
+                timer.set_ref(false);
+            }
         }
     }
 
@@ -56,6 +72,7 @@ impl BusyPolling {
     pub fn close(&self) {
         self.active.set(false);
         self.prepare.borrow_mut().take();
+        self.hurry.borrow_mut().take();
     }
 
     fn on_prepare(&self, environment: &Rc<Environment>) {
@@ -73,7 +90,13 @@ impl BusyPolling {
                 Err(seen) => break seen,
             }
             answered = true;
-            if environment.is_ending() || start.elapsed() > LONGEST_ROUND {
+            if environment.is_ending() {
+                break Seen::Loop;
+            }
+            if start.elapsed() > LONGEST_ROUND {
+                if let Some(hurry) = self.hurry.borrow().as_ref() {
+                    let _ = hurry.start(Duration::from_nanos(1));
+                }
                 break Seen::Loop;
             }
         };

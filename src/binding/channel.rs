@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd};
 use std::rc::Rc;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
@@ -14,9 +14,11 @@ use napi::sys::{napi_callback_info, napi_env, napi_value};
 use nix::errno::Errno;
 
 use super::Function;
+use super::area;
 use super::callback::Target;
 use super::dispatcher::Running;
 use super::environment::{Callbacks, Environment};
+use super::memory;
 use super::relayed::Relayed;
 use super::value;
 use crate::cluster::relay::Inbox;
@@ -24,8 +26,8 @@ use crate::ipc::pace::{Brought, Pace};
 use crate::ipc::shared::{self, SharedChannel};
 use crate::ipc::upgrade::{Offer, Terms, VERSION};
 use crate::ipc::{
-    Batch, Channel, ChannelEvent, FlushState, Framing, HandleSlot, Limits, Progress, ReadEnd, Run,
-    SendMode, SendStatus, UnixTransport,
+    Arrived, Batch, Channel, ChannelEvent, FlushState, Framing, HandleSlot, Limits, Progress,
+    ReadEnd, Run, SendMode, SendStatus, UnixTransport,
 };
 use crate::process::CHANNEL_ROOM;
 use crate::sys::descriptor;
@@ -38,7 +40,7 @@ pub const FUNCTIONS: &[Function] = &[
     ("channelFeed", Some(feed)),
     ("channelSend", Some(send_text)),
     ("channelSendBytes", Some(send_bytes)),
-    ("channelSendShared", Some(send_shared)),
+    ("channelSendBeside", Some(send_beside)),
     ("channelFlush", Some(flush)),
     ("channelBusyPoll", Some(set_busy)),
     ("channelRef", Some(set_ref)),
@@ -211,6 +213,16 @@ impl Channels {
     /// What an open channel's threads share.
     pub fn shared(&self, id: u32) -> Option<Arc<SharedChannel>> {
         self.get(id).map(|entry| entry.shared.clone())
+    }
+
+    /// Drops areas of a channel that have been idle for `age`; whether some are left.
+    pub fn expire_areas(&self, id: u32, age: Duration) -> bool {
+        self.get(id).is_some_and(|entry| {
+            let mut channel = entry.shared.lock();
+            let some_left = channel.expire_areas(age);
+            entry.update(&channel);
+            some_left
+        })
     }
 
     /// What a dispatcher has left for a channel that it read before.
@@ -603,14 +615,14 @@ impl Entry {
     /// Hands the messages to JavaScript, one call for all that are encoded alike.
     fn deliver(&self, environment: &Environment, mut batch: Batch) {
         let mut handles = batch.take_handles();
-        let mut shared = batch.take_shared();
+        let mut beside = batch.take_beside();
         for run in batch.runs() {
             let later =
                 handles.split_off(handles.partition_point(|(index, _)| *index < run.messages.end));
             let own = std::mem::replace(&mut handles, later);
             let later =
-                shared.split_off(shared.partition_point(|(index, _)| *index < run.messages.end));
-            let memory = std::mem::replace(&mut shared, later);
+                beside.split_off(beside.partition_point(|(index, _)| *index < run.messages.end));
+            let memory = std::mem::replace(&mut beside, later);
             batch = self.deliver_run(environment, batch, run, own, memory);
         }
         self.shared.lock().recycle(batch);
@@ -622,7 +634,7 @@ impl Entry {
         batch: Batch,
         run: Run,
         handles: Vec<(usize, HandleSlot)>,
-        memory: Vec<(usize, Vec<OwnedFd>)>,
+        memory: Vec<(usize, Vec<Arrived>)>,
     ) -> Batch {
         let taken = self.batch.replace(Some((batch, run)));
         debug_assert!(taken.is_none(), "two batches at a time");
@@ -674,22 +686,20 @@ fn handles_array(
     value::array(env, numbers)
 }
 
-/// `[index, [descriptor, …], …]` in ascending order, or `undefined`; the descriptors are
-/// JavaScript's from here on.
+/// `[index, [piece, …], …]` in ascending order, or `undefined`. A piece is a descriptor, JavaScript's
+/// from here on, an ArrayBuffer or a string.
 fn memory_array(
     env: napi_env,
-    memory: Vec<(usize, Vec<OwnedFd>)>,
+    memory: Vec<(usize, Vec<Arrived>)>,
     first_message: usize,
 ) -> napi_value {
     if memory.is_empty() {
         return value::undefined(env);
     }
-    let items = memory.into_iter().flat_map(|(index, files)| {
-        let numbers = files
-            .into_iter()
-            .map(|file| value::integer(env, file.into_raw_fd()));
+    let items = memory.into_iter().flat_map(|(index, pieces)| {
+        let pieces = pieces.into_iter().map(|piece| memory::arrived(env, piece));
         let index = value::integer(env, (index - first_message) as i32);
-        [index, value::array(env, numbers)]
+        [index, value::array(env, pieces)]
     });
     value::array(env, items)
 }
@@ -868,13 +878,11 @@ fn send(
     sent(env, &entry, channel, result, flags)
 }
 
-/// Sends a serialized value whose large buffers lie in sealed files, which are closed in any case.
-unsafe extern "C" fn send_shared(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [id, bytes, files, flags] = value::arguments(env, info);
-    let numbers = value::elements(env, files).into_iter();
-    let files: Vec<OwnedFd> = numbers
-        .filter_map(|number| descriptor::take(value::get_i32(env, number)).ok())
-        .collect();
+/// Sends a serialized value whose large buffers lie beside it, in sealed files and areas, which are
+/// closed and let go in any case.
+unsafe extern "C" fn send_beside(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, bytes, pieces, flags] = value::arguments(env, info);
+    let beside = area::take_pieces(env, id, pieces);
     let Some((_, entry)) = entry_of(env, id) else {
         return value::failure(env, Errno::EPIPE);
     };
@@ -885,7 +893,7 @@ unsafe extern "C" fn send_shared(env: napi_env, info: napi_callback_info) -> nap
     let mut channel = entry.shared.lock();
     let room = channel.reserve_as(bytes.len(), Framing::Advanced);
     room.copy_from_slice(bytes);
-    let result = channel.commit_shared(bytes.len(), files, mode_of(flags));
+    let result = channel.commit_beside(bytes.len(), beside);
     sent(env, &entry, channel, result, flags)
 }
 

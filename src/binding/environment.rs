@@ -11,6 +11,7 @@ use std::rc::Rc;
 use napi::sys::{self, napi_env, napi_value};
 use napi::{Error, Result, Status, check_status};
 
+use super::area::Placed;
 use super::busy::BusyPolling;
 use super::channel::Channels;
 use super::dispatcher::Dispatching;
@@ -29,6 +30,7 @@ pub struct Environment {
     lanes: Lanes,
     processes: Processes,
     regions: Regions,
+    placed: Placed,
     busy: BusyPolling,
     ending: Cell<bool>,
 }
@@ -71,6 +73,7 @@ impl Environment {
             lanes: Lanes::default(),
             processes: Processes::default(),
             regions: Regions::default(),
+            placed: Placed::default(),
             busy: BusyPolling::default(),
             ending: Cell::new(false),
         });
@@ -136,6 +139,11 @@ impl Environment {
     /// Memory of the environment that may be handed over.
     pub fn regions(&self) -> &Regions {
         &self.regions
+    }
+
+    /// What lies in areas and is about to be sent.
+    pub fn placed(&self) -> &Placed {
+        &self.placed
     }
 
     /// Whether the environment is being torn down: JavaScript must not be called any more.

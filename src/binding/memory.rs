@@ -1,5 +1,6 @@
 //! Large buffers beside the stream: JavaScript's bytes as sealed files to send, a peer's as
-//! ArrayBuffers, and ArrayBuffers that are filled in place and then handed over.
+//! ArrayBuffers and strings, and ArrayBuffers that are filled in place and then handed over. What is
+//! sent in a channel's areas is `area`'s.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use nix::errno::Errno;
 use super::Function;
 use super::environment::Environment;
 use super::value;
+use crate::ipc::{Arrived, Content};
 use crate::sys::descriptor;
 use crate::sys::sealed::{self, Mapping};
 
@@ -28,7 +30,8 @@ pub const FUNCTIONS: &[Function] = &[
     ("handOver", Some(hand_over)),
 ];
 
-/// What peers may have mapped into this process at a time; above it their bytes are copied.
+/// What there may be of peers' memory, and of copies of it, that JavaScript uses directly; above it
+/// V8 gets a copy.
 const MAX_MAPPINGS: usize = 1024;
 const MAX_MAPPED_BYTES: usize = 1 << 30;
 
@@ -38,37 +41,23 @@ static MAPPED_BYTES: AtomicUsize = AtomicUsize::new(0);
 /// Node-API's answer where ArrayBuffers cannot lie outside of V8's own memory.
 const NO_EXTERNAL_BUFFERS: sys::napi_status = 22;
 
-/// A peer's memory, counted.
-struct Received(Mapping);
+/// That some memory is counted, until it is dropped.
+struct Counted(usize);
 
-impl Received {
-    /// Gives the mapping back when there are too many.
-    fn new(mapping: Mapping) -> Result<Received, Mapping> {
+impl Counted {
+    /// `None` when there is too much already.
+    fn new(size: usize) -> Option<Counted> {
         let count = MAPPINGS.fetch_add(1, Ordering::Relaxed);
-        let bytes = MAPPED_BYTES.fetch_add(mapping.size(), Ordering::Relaxed);
-        let fits = count < MAX_MAPPINGS && bytes + mapping.size() <= MAX_MAPPED_BYTES;
-        let received = Received(mapping);
-        match fits {
-            true => Ok(received),
-            false => Err(received.uncounted()),
-        }
-    }
-
-    fn uncounted(self) -> Mapping {
-        self.forget_count();
-        // SAFETY: `self` is forgotten, so the mapping is moved out exactly once.
-        unsafe { ptr::read(&std::mem::ManuallyDrop::new(self).0) }
-    }
-
-    fn forget_count(&self) {
-        MAPPINGS.fetch_sub(1, Ordering::Relaxed);
-        MAPPED_BYTES.fetch_sub(self.0.size(), Ordering::Relaxed);
+        let bytes = MAPPED_BYTES.fetch_add(size, Ordering::Relaxed);
+        let counted = Counted(size);
+        (count < MAX_MAPPINGS && bytes + size <= MAX_MAPPED_BYTES).then_some(counted)
     }
 }
 
-impl Drop for Received {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.forget_count();
+        MAPPINGS.fetch_sub(1, Ordering::Relaxed);
+        MAPPED_BYTES.fetch_sub(self.0, Ordering::Relaxed);
     }
 }
 
@@ -131,14 +120,35 @@ unsafe extern "C" fn open_sealed(env: napi_env, info: napi_callback_info) -> nap
     let [fd, length] = value::arguments(env, info);
     match map(env, fd, length) {
         Err(errno) => value::failure(env, errno),
-        Ok(mapping) => match Received::new(mapping) {
-            Err(mapping) => copied(env, mapping.bytes()),
-            Ok(received) => {
-                let (start, len) = (received.0.start().as_ptr(), received.0.size());
-                external(env, start, len, Box::new(received))
-                    .unwrap_or_else(|received| copied(env, received.0.bytes()))
-            }
-        },
+        Ok(mapping) => {
+            let (start, len) = (mapping.start().as_ptr(), mapping.size());
+            counted(env, start, len, mapping).unwrap_or_else(|mapping| copied(env, mapping.bytes()))
+        }
+    }
+}
+
+/// Something that came beside a message, as `lib/` gets it: a descriptor that it opens itself, an
+/// ArrayBuffer or a string.
+pub fn arrived(env: napi_env, piece: Arrived) -> napi_value {
+    match piece {
+        Arrived::File(file) => value::integer(env, file.into_raw_fd()),
+        Arrived::Copied(memory, Content::Bytes) => {
+            let (start, len) = (memory.start().as_ptr().cast(), memory.size());
+            counted(env, start, len, memory).unwrap_or_else(|memory| copied(env, memory.bytes()))
+        }
+        // Copied once more, for V8 collects a string that lies elsewhere late: in the meantime each
+        // message would need a block of its own.
+        Arrived::Copied(memory, content) => {
+            value::string(env, memory.bytes(), content == Content::Latin1)
+        }
+    }
+}
+
+/// An ArrayBuffer of memory that is counted; its owner, where there may be none.
+fn counted<T>(env: napi_env, start: *mut c_void, len: usize, owner: T) -> Result<napi_value, T> {
+    match Counted::new(len) {
+        None => Err(owner),
+        Some(count) => external(env, start, len, Box::new((owner, count))).map_err(|owner| owner.0),
     }
 }
 
@@ -203,7 +213,7 @@ fn descriptor_or_errno(env: napi_env, file: Result<OwnedFd, Errno>) -> napi_valu
 
 /// An ArrayBuffer of memory that `owner` keeps until it is collected; the owner when the
 /// environment allows none.
-fn external<T>(
+pub fn external<T>(
     env: napi_env,
     start: *mut c_void,
     len: usize,

@@ -4,6 +4,7 @@
 //! Hot functions are raw `napi_callback`s, listed by each area's `FUNCTIONS`; functions that are
 //! called once in a while use `#[napi]`.
 
+mod area;
 mod busy;
 mod callback;
 mod channel;
@@ -54,6 +55,7 @@ const AREAS: &[&[Function]] = &[
     descriptor::FUNCTIONS,
     diagnostics::FUNCTIONS,
     memory::FUNCTIONS,
+    area::FUNCTIONS,
     dispatcher::FUNCTIONS,
     lane::FUNCTIONS,
     process::FUNCTIONS,

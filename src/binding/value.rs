@@ -117,6 +117,30 @@ pub fn string_bound(env: napi_env, value: napi_value) -> usize {
     bytes + 1
 }
 
+/// How many UTF-16 units a string has, and how many bytes as UTF-8. Where the two are the same it is
+/// ASCII.
+pub fn string_sizes(env: napi_env, value: napi_value) -> (usize, usize) {
+    let (mut units, mut bytes) = (0, 0);
+    // SAFETY: a null buffer asks for the length only.
+    unsafe {
+        sys::napi_get_value_string_utf16(env, value, ptr::null_mut(), 0, &mut units);
+        sys::napi_get_value_string_utf8(env, value, ptr::null_mut(), 0, &mut bytes);
+    }
+    (units, bytes)
+}
+
+/// Writes a string that is ASCII and a NUL into `room`, several times as fast as
+/// [`write_string`]; returns its length without the NUL.
+pub fn write_ascii(env: napi_env, value: napi_value, room: &mut [u8]) -> usize {
+    let mut written = 0;
+    // SAFETY: the pointer and length describe `room`.
+    unsafe {
+        let data = room.as_mut_ptr().cast();
+        sys::napi_get_value_string_latin1(env, value, data, room.len(), &mut written);
+    }
+    written
+}
+
 /// Writes a string's UTF-8 and a NUL into `room`, which has [`string_bound`] bytes, and returns
 /// its length without the NUL.
 pub fn write_string(env: napi_env, value: napi_value, room: &mut [u8]) -> usize {
@@ -136,6 +160,14 @@ pub fn append_string(env: napi_env, value: napi_value, bytes: &mut Vec<u8>) -> u
     let written = write_string(env, value, &mut bytes[start..]);
     bytes.truncate(start + written);
     written
+}
+
+/// Where the bytes of an ArrayBuffer begin; null for anything else.
+pub fn buffer_start(env: napi_env, value: napi_value) -> *mut c_void {
+    let (mut data, mut length) = (ptr::null_mut(), 0);
+    // SAFETY: a value of another type leaves `data` alone.
+    unsafe { sys::napi_get_arraybuffer_info(env, value, &mut data, &mut length) };
+    data
 }
 
 /// The bytes behind an `ArrayBufferView`, or `None` for anything else.

@@ -247,7 +247,7 @@ impl Dispatcher {
     /// Everything that is to be done after something has happened.
     pub fn turn(&mut self, now: Instant) {
         for listening in self.listeners.values_mut() {
-            listening.look();
+            listening.look(&self.workers);
         }
         self.look_at_workers(now);
         self.take_back_from_stalled(now);
@@ -272,11 +272,20 @@ impl Dispatcher {
         }
     }
 
-    /// Whether connections may be let gather in a flood: not while a worker gets one at a time,
-    /// which would then wait for each.
-    pub fn may_gather(&self) -> bool {
-        let is_stock = |worker: &Worker| matches!(worker.link, Link::Stock(_));
-        !self.workers.values().any(is_stock)
+    /// How many connections every worker has still to begin with, at least. `None` while a worker
+    /// gets one at a time: it would wait for each if they were let gather.
+    pub fn at_hand(&self) -> Option<usize> {
+        let mut least = usize::MAX;
+        for worker in self.workers.values() {
+            match &worker.link {
+                Link::Stock(_) => return None,
+                Link::Lane(link) if !worker.draining => {
+                    least = least.min(link.waiting_and_begun().0);
+                }
+                Link::Lane(_) | Link::None => {}
+            }
+        }
+        Some(least)
     }
 
     /// How long the thread may sleep when nothing happens; `None` for as long as it likes.

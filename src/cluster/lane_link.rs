@@ -139,6 +139,11 @@ impl LaneLink {
         self.push(Offered::Permit(listener), now);
     }
 
+    /// Whether the worker may have listening sockets.
+    pub fn may_accept(&self) -> bool {
+        self.listeners.is_some()
+    }
+
     /// Whether the worker has got the listening socket, which is sent to it if need be. Not when it
     /// may not have it, or the lane cannot take it now.
     pub fn has_listener(&mut self, listener: u32, socket: BorrowedFd<'_>) -> bool {

@@ -115,10 +115,16 @@ impl Listening {
         self.waiting.push_front(connection);
     }
 
-    /// Looks how many connections wait in the kernel. To be called before it is looked what the
-    /// workers have accepted: then none is overlooked, and at worst one worker looks in vain.
-    pub fn look(&mut self) {
-        if self.ready && self.backlog.is_some() {
+    /// Looks how many connections wait in the kernel, if the workers may accept them. To be called
+    /// before it is looked what they have accepted: then none is overlooked, and at worst one worker
+    /// looks in vain.
+    pub fn look(&mut self, workers: &BTreeMap<u32, Worker>) {
+        let may_accept = |id| match workers.get(id).map(|worker| &worker.link) {
+            Some(Link::Lane(link)) => link.may_accept(),
+            _ => false,
+        };
+        let is_asked = self.ready && self.may_revoke() && self.members.iter().all(may_accept);
+        if is_asked && self.backlog.is_some() {
             self.backlog = listener::backlog(self.socket.as_fd()).ok();
         }
     }
@@ -141,6 +147,9 @@ impl Listening {
     ) -> bool {
         self.paused_until = self.paused_until.filter(|&until| until > now);
         self.distribute_waiting(workers, candidates, now);
+        if !self.ready {
+            return false;
+        }
         if let Some(backlog) = self.backlog
             && self.have_all_got_it(workers)
         {

@@ -5,8 +5,10 @@ use std::mem;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
+use super::blocks::Copied;
 use super::error::ReceiveError;
 use super::frame_reader::{Frames, Run};
+use super::layout::Content;
 
 /// The handle of a `NODE_HANDLE` message.
 #[derive(Debug)]
@@ -15,6 +17,15 @@ pub enum HandleSlot {
     Received(OwnedFd),
     /// It did not (`MSG_CTRUNC`, or the peer sent none): the receiver answers NACK.
     Missing,
+}
+
+/// A large buffer or a long text of a message that came beside the stream.
+#[derive(Debug)]
+pub enum Arrived {
+    /// Sealed memory of its own, not looked at yet.
+    File(OwnedFd),
+    /// A copy of what lay in the peer's area.
+    Copied(Copied, Content),
 }
 
 /// Why a receive stopped.
@@ -44,7 +55,7 @@ pub enum ReadEnd {
 pub struct Batch {
     pub(crate) frames: Frames,
     pub(crate) handles: Vec<(usize, HandleSlot)>,
-    pub(crate) shared: Vec<(usize, Vec<OwnedFd>)>,
+    pub(crate) beside: Vec<(usize, Vec<Arrived>)>,
     pub(crate) dispatched: Vec<usize>,
     pub(crate) end: ReadEnd,
 }
@@ -74,9 +85,9 @@ impl Batch {
         self.frames.runs()
     }
 
-    /// Takes out the memory that came with messages, by their index, for their large buffers.
-    pub fn take_shared(&mut self) -> Vec<(usize, Vec<OwnedFd>)> {
-        std::mem::take(&mut self.shared)
+    /// Takes out what came beside messages, by their index: their large buffers.
+    pub fn take_beside(&mut self) -> Vec<(usize, Vec<Arrived>)> {
+        mem::take(&mut self.beside)
     }
 
     /// The region the ranges of [`range`](Self::range) refer to.

@@ -1,23 +1,28 @@
 //! What is still to be written once a direction speaks brood's frames: messages gathered into
 //! batches, descriptors that travel with the first byte of their frame, and many of them under way
-//! at a time. Keeps what it sent with descriptors until that is acknowledged. Reading the
-//! acknowledgements is left to `channel`, the layout to `layout`.
+//! at a time. Keeps what it sent with descriptors until that is acknowledged, and knows the areas
+//! that large buffers are put into. Reading the acknowledgements is left to `channel`, the layout to
+//! `layout`.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use super::Framing;
 use super::advanced;
+use super::areas::OwnAreas;
 use super::buffer::Buffer;
 use super::channel::ChannelEvent;
-use super::layout::{HEADER, Header, Kind, MAX_BATCH, MAX_DESCRIPTORS, VALUE_PREFIX};
+use super::layout::{
+    Content, HEADER, Header, Kind, MAX_BATCH, MAX_DESCRIPTORS, MAX_PIECES, Piece, VALUE_PREFIX,
+};
 use super::send_queue::{FlushState, Progress, SendCounts, SendMode, SendStatus};
 use super::transport::Transport;
+use crate::sys::area::Area;
 
 /// Gathered bytes that are written without waiting for a flush.
 const GATHER: usize = 64 * 1024;
@@ -28,12 +33,32 @@ const MEMORY_WEIGHT: usize = 8;
 /// How often a refused handle is sent again, as by Node.
 const MAX_RETRANSMISSIONS: u8 = 3;
 
+/// What a message has beside the stream: a large buffer, or a long text.
+#[derive(Debug)]
+pub enum Beside {
+    /// Sealed memory of its own.
+    File(OwnedFd),
+    /// The first `length` bytes of an area that was taken from the channel.
+    Area {
+        /// Its number.
+        number: u32,
+        /// How many bytes are the message's.
+        length: u32,
+        /// What they are.
+        content: Content,
+    },
+}
+
+/// An area in which a frame has something, and whether its descriptor comes with it.
+type Used = (u32, bool);
+
 /// Descriptors that travel with the byte at `position`.
 #[derive(Debug)]
 struct Gate {
     position: u64,
     number: u32,
     descriptors: Arc<Vec<OwnedFd>>,
+    areas: Vec<Used>,
     /// What each descriptor counts for in the window.
     weight: usize,
 }
@@ -112,6 +137,7 @@ struct Sent {
     first: u64,
     last: u64,
     descriptors: Arc<Vec<OwnedFd>>,
+    areas: Vec<Used>,
     weight: usize,
     retransmissions: u8,
 }
@@ -152,6 +178,7 @@ pub(crate) struct BatchQueue {
     next_number: u32,
     unacknowledged: VecDeque<Sent>,
     window: usize,
+    areas: OwnAreas,
     last: u64,
     completed: u64,
     gathered_since: Option<Instant>,
@@ -174,6 +201,7 @@ impl BatchQueue {
             next_number: 0,
             unacknowledged: VecDeque::new(),
             window: if pipelined { WINDOW } else { 1 },
+            areas: OwnAreas::default(),
             last,
             completed: last,
             gathered_since: None,
@@ -223,22 +251,89 @@ impl BatchQueue {
         self.sent(transport, mode)
     }
 
-    /// Queues a serialized value whose large buffers lie in `memory` (1 to [`MAX_DESCRIPTORS`]).
-    pub fn commit_shared<T: Transport>(
+    /// Queues a serialized value whose large buffers lie in `beside` (1 to [`MAX_PIECES`]), and writes
+    /// it at once: what gathering would save is nothing to such a message, and many of them are to
+    /// be noticed before they have taken much memory.
+    pub fn commit_beside<T: Transport>(
         &mut self,
         transport: Option<&mut T>,
         len: usize,
-        memory: Vec<OwnedFd>,
-        mode: SendMode,
+        beside: Vec<Beside>,
     ) -> Result<SendStatus, Errno> {
         let reserved = self.take_reserved(len)?;
-        if memory.is_empty() || memory.len() > MAX_DESCRIPTORS {
+        if beside.is_empty() || beside.len() > MAX_PIECES.min(MAX_DESCRIPTORS) {
             return Err(Errno::EINVAL);
         }
         let payload = self.payload(reserved, len);
-        self.push_frame(Kind::Shared, Framing::Advanced, &payload, memory);
+        let mut contents = Contents::default();
+        for piece in beside {
+            if let Err(errno) = self.place(piece, &mut contents) {
+                self.take_back(&contents.areas);
+                return Err(errno);
+            }
+        }
+        self.push_frame(contents.kind(), Framing::Advanced, &payload, contents);
         self.open = None;
-        self.sent(transport, mode)
+        self.sent(transport, SendMode::WriteNow)
+    }
+
+    /// Enters one thing that lies beside the stream into what a frame has.
+    fn place(&mut self, piece: Beside, contents: &mut Contents) -> Result<(), Errno> {
+        let piece = match piece {
+            Beside::File(file) => {
+                contents.descriptors.push(file);
+                Piece::File
+            }
+            Beside::Area {
+                number,
+                length,
+                content,
+            } => {
+                let file = self.areas.send(number, length as usize)?;
+                let is_new = file.is_some();
+                contents.areas.push((number, is_new));
+                contents.descriptors.extend(file);
+                Piece::Area {
+                    number,
+                    length,
+                    content,
+                    is_new,
+                }
+            }
+        };
+        contents.table.extend_from_slice(&piece.encode());
+        Ok(())
+    }
+
+    /// See [`OwnAreas::take`]. Areas dropped for it are named to the peer by the next flush.
+    pub fn take_area(&mut self, len: usize) -> Result<Option<(u32, Arc<Area>)>, Errno> {
+        let mut dropped = Vec::new();
+        let taken = self.areas.take(len, &mut dropped);
+        self.say_dropped(&dropped);
+        taken
+    }
+
+    /// See [`OwnAreas::hold`].
+    pub fn hold_area(&self, number: u32) -> Option<Arc<Area>> {
+        self.areas.hold(number)
+    }
+
+    /// See [`OwnAreas::expire`]; says whether there are areas left.
+    pub fn expire_areas(&mut self, age: Duration) -> bool {
+        let dropped = self.areas.expire(age);
+        self.say_dropped(&dropped);
+        !self.areas.is_empty()
+    }
+
+    fn say_dropped(&mut self, areas: &[u32]) {
+        for &number in areas {
+            self.say(Kind::Drop, number);
+        }
+    }
+
+    /// The peer has copied what was in this area. Returns whether there was something.
+    pub fn release_area(&mut self, number: u32) -> bool {
+        self.areas.release(number)
     }
 
     /// Queues a frame that says something about frame `number`; it is written by the next flush,
@@ -308,6 +403,7 @@ impl BatchQueue {
             position: self.control.end(),
             number,
             descriptors,
+            areas: Vec::new(),
             weight: 0,
         });
         self.control.bytes.append(&header.encode());
@@ -401,6 +497,7 @@ impl BatchQueue {
         self.control = Lane::default();
         self.ends = VecDeque::new();
         self.unacknowledged = VecDeque::new();
+        self.areas.clear();
         self.open = None;
     }
 
@@ -465,7 +562,11 @@ impl BatchQueue {
             .back_mut()
             .and_then(|gate| Arc::get_mut(&mut gate.descriptors));
         let (Some(mut open), Some(descriptors)) = (joined, descriptors) else {
-            return self.push_frame(kind, encoding, payload, vec![handle]);
+            let contents = Contents {
+                descriptors: vec![handle],
+                ..Contents::default()
+            };
+            return self.push_frame(kind, encoding, payload, contents);
         };
         descriptors.push(handle);
         self.append_payload(encoding, payload);
@@ -475,33 +576,40 @@ impl BatchQueue {
         self.enter(open);
     }
 
-    /// Queues a frame of one message with descriptors.
-    fn push_frame(
-        &mut self,
-        kind: Kind,
-        encoding: Framing,
-        payload: &[u8],
-        descriptors: Vec<OwnedFd>,
-    ) {
+    /// Queues a frame of one message.
+    fn push_frame(&mut self, kind: Kind, encoding: Framing, payload: &[u8], contents: Contents) {
+        let Contents {
+            descriptors,
+            areas,
+            table,
+        } = contents;
+        let table: &[u8] = match kind {
+            Kind::Placed => &table,
+            _ => &[],
+        };
         let (start, number) = (self.messages.end(), self.take_number());
         let header = Header {
             kind,
             descriptors: descriptors.len() as u16,
-            length: (prefix(encoding) + payload.len() + suffix(encoding)) as u32,
+            length: (prefix(encoding) + payload.len() + suffix(encoding) + table.len()) as u32,
             messages: 1,
             number,
         };
-        self.messages.gates.push_back(Gate {
-            position: start,
-            number,
-            descriptors: Arc::new(descriptors),
-            weight: match kind {
-                Kind::Shared => MEMORY_WEIGHT,
-                _ => 1,
-            },
-        });
+        if !descriptors.is_empty() {
+            self.messages.gates.push_back(Gate {
+                position: start,
+                number,
+                descriptors: Arc::new(descriptors),
+                areas,
+                weight: match kind {
+                    Kind::Shared | Kind::Placed => MEMORY_WEIGHT,
+                    _ => 1,
+                },
+            });
+        }
         self.messages.bytes.append(&header.encode());
         self.append_payload(encoding, payload);
+        self.messages.bytes.append(table);
         self.enter(OpenBatch { start, header });
     }
 
@@ -629,6 +737,7 @@ impl BatchQueue {
             first,
             last,
             descriptors: gate.descriptors,
+            areas: gate.areas,
             weight: gate.weight,
             retransmissions: 0,
         });
@@ -655,10 +764,18 @@ impl BatchQueue {
         let Some(sent) = self.unacknowledged.remove(at) else {
             return;
         };
+        self.take_back(&sent.areas);
         for sequence in sent.first..=sent.last {
             self.counts.not_received += 1;
             self.events
                 .push_back(ChannelEvent::HandleNotReceived { sequence });
+        }
+    }
+
+    /// What a frame that will not be read has put into areas.
+    fn take_back(&mut self, areas: &[Used]) {
+        for &(number, is_new) in areas {
+            self.areas.take_back(number, is_new);
         }
     }
 
@@ -687,9 +804,11 @@ impl BatchQueue {
 
     /// Goes on without the frame at the front, of which nothing is written.
     fn skip_frame(&mut self, errno: Errno) {
-        let (Some(_), Some(end)) = (self.messages.gates.pop_front(), self.ends.pop_front()) else {
+        let (Some(gate), Some(end)) = (self.messages.gates.pop_front(), self.ends.pop_front())
+        else {
             return;
         };
+        self.take_back(&gate.areas);
         let len = end.position - self.messages.position;
         self.messages.skip(len as usize);
         self.boundary = end.position;
@@ -733,6 +852,25 @@ impl BatchQueue {
             sequence,
             queued_bytes: self.queued_bytes(),
             held_messages: self.held_messages(),
+        }
+    }
+}
+
+/// What a frame has besides its message.
+#[derive(Debug, Default)]
+struct Contents {
+    descriptors: Vec<OwnedFd>,
+    areas: Vec<Used>,
+    /// Where all of it lies, in the order of the message.
+    table: Vec<u8>,
+}
+
+impl Contents {
+    /// Peers that know no areas are never sent a table.
+    fn kind(&self) -> Kind {
+        match self.areas.is_empty() {
+            true => Kind::Shared,
+            false => Kind::Placed,
         }
     }
 }

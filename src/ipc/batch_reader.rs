@@ -1,6 +1,6 @@
 //! Takes brood's frames apart: finds the messages in what was read, pairs frames with the
-//! descriptors that came along, and holds back, in order, what stands behind a frame whose
-//! descriptors the kernel has dropped. Where bytes and descriptors come from, and what is said to
+//! descriptors that came along, copies what lies in the peer's areas, and holds back, in order, what
+//! stands behind a frame whose descriptors the kernel has dropped. Where bytes and descriptors come from, and what is said to
 //! the peer, is left to `channel`.
 
 use std::collections::VecDeque;
@@ -11,10 +11,11 @@ use std::os::fd::OwnedFd;
 use memchr::memchr_iter;
 
 use super::Framing;
-use super::batch::HandleSlot;
+use super::areas::PeerAreas;
+use super::batch::{Arrived, HandleSlot};
 use super::error::ReceiveError;
 use super::frame_reader::{Frames, Run};
-use super::layout::{HEADER, Header, Kind, VALUE_PREFIX};
+use super::layout::{HEADER, Header, Kind, MAX_PIECES, PIECE, Piece, VALUE_PREFIX};
 
 /// Memory first allocated.
 const FIRST: usize = 64 * 1024;
@@ -38,6 +39,8 @@ pub(crate) enum Notice {
     Refused(u32),
     /// The peer has given our frame up.
     Abandoned(u32),
+    /// The peer has copied what we have put into this area.
+    Released(u32),
     /// Replies to our last handle by Node's protocol.
     StockAcknowledged,
     StockRefused,
@@ -74,6 +77,8 @@ struct Entry {
     bytes: Range<usize>,
     messages: usize,
     descriptors: Descriptors,
+    /// What lies beside the message of a [`Kind::Placed`].
+    pieces: Vec<Piece>,
 }
 
 /// What [`BatchReader::take`] cuts off the stream.
@@ -81,16 +86,35 @@ struct Entry {
 pub(crate) struct Taken {
     pub frames: Frames,
     pub handles: Vec<(usize, HandleSlot)>,
-    /// The memory of messages' large buffers.
-    pub shared: Vec<(usize, Vec<OwnedFd>)>,
+    /// Messages' large buffers.
+    pub beside: Vec<(usize, Vec<Arrived>)>,
     /// To be acknowledged: the last frame with descriptors.
     pub acknowledge: Option<u32>,
+    /// To be released: the areas whose content is copied.
+    pub release: Vec<u32>,
+    /// What is wrong with a frame; the messages before it are taken.
+    pub fault: Option<ReceiveError>,
+}
+
+impl Taken {
+    fn nothing() -> Taken {
+        Taken {
+            frames: Frames::none(),
+            handles: Vec::new(),
+            beside: Vec::new(),
+            acknowledge: None,
+            release: Vec::new(),
+            fault: None,
+        }
+    }
 }
 
 /// The receive buffer of a direction that speaks frames.
 #[derive(Debug)]
 pub(crate) struct BatchReader {
     limit: usize,
+    /// The peer's areas, if it was agreed to use any.
+    areas: Option<PeerAreas>,
     /// Always initialised, so that reads need no `unsafe`.
     buffer: Vec<u8>,
     filled: usize,
@@ -113,6 +137,7 @@ impl BatchReader {
     pub fn new(limit: usize, bytes: &[u8]) -> Self {
         let mut reader = BatchReader {
             limit: limit.min(1 << 30),
+            areas: None,
             buffer: Vec::new(),
             filled: 0,
             next: 0,
@@ -127,6 +152,14 @@ impl BatchReader {
         reader.buffer[..bytes.len()].copy_from_slice(bytes);
         reader.filled = bytes.len();
         reader
+    }
+
+    /// The same for a peer that may put large buffers into areas.
+    pub fn with_areas(limit: usize, bytes: &[u8]) -> Self {
+        BatchReader {
+            areas: Some(PeerAreas::default()),
+            ..BatchReader::new(limit, bytes)
+        }
     }
 
     /// Where to put the next bytes of the stream.
@@ -167,6 +200,9 @@ impl BatchReader {
         self.wanted = 0;
         while let Some(bytes) = self.buffer[self.next..self.filled].first_chunk() {
             let header = Header::decode(bytes, self.limit)?;
+            if header.kind.needs_areas() && self.areas.is_none() {
+                return Err(ReceiveError::Frame("is of a kind that was not agreed on"));
+            }
             let size = HEADER + header.length as usize;
             if self.filled - self.next < size {
                 self.wanted = size;
@@ -189,12 +225,7 @@ impl BatchReader {
             .iter()
             .position(|entry| matches!(entry.descriptors, Descriptors::Missing(_)));
         let ready = ready.unwrap_or(self.entries.len());
-        let mut taken = Taken {
-            frames: Frames::none(),
-            handles: Vec::new(),
-            shared: Vec::new(),
-            acknowledge: None,
-        };
+        let mut taken = Taken::nothing();
         if ready == 0 {
             return taken;
         }
@@ -212,22 +243,39 @@ impl BatchReader {
         for entry in entries {
             let own = index..index + entry.messages;
             index = own.end;
-            if !matches!(entry.descriptors, Descriptors::None) {
-                taken.acknowledge = Some(entry.number);
-            }
-            if matches!(entry.descriptors, Descriptors::Void) {
-                continue;
-            }
+            let has_descriptors = !matches!(entry.descriptors, Descriptors::None);
+            let descriptors = match entry.descriptors {
+                Descriptors::Complete(descriptors) => descriptors,
+                Descriptors::Void => {
+                    taken.acknowledge = Some(entry.number);
+                    continue;
+                }
+                Descriptors::None | Descriptors::Missing(_) => Vec::new(),
+            };
             let first = kept.len();
-            kept.extend_from_slice(&spans[own]);
-            if let Descriptors::Complete(descriptors) = entry.descriptors {
-                if entry.kind == Kind::Shared {
-                    taken.shared.push((first, descriptors));
-                } else {
+            match entry.kind {
+                Kind::Shared => {
+                    let files = descriptors.into_iter().map(Arrived::File).collect();
+                    taken.beside.push((first, files));
+                }
+                Kind::Placed => {
+                    match self.collect(&entry.pieces, descriptors, &mut taken.release) {
+                        Ok(pieces) => taken.beside.push((first, pieces)),
+                        Err(fault) => {
+                            taken.fault = Some(fault);
+                            break;
+                        }
+                    }
+                }
+                _ => {
                     let slots = descriptors.into_iter().map(HandleSlot::Received);
                     taken.handles.extend((first..).zip(slots));
                 }
             }
+            if has_descriptors {
+                taken.acknowledge = Some(entry.number);
+            }
+            kept.extend_from_slice(&spans[own]);
             let (encoding, bytes) = (entry.encoding, entry.bytes);
             join(&mut runs, &mut region, encoding, bytes, first..kept.len());
         }
@@ -236,6 +284,48 @@ impl BatchReader {
         }
         taken.frames = Frames::of_runs(region, cut, kept, runs);
         taken
+    }
+
+    /// Opens the areas that are new and copies what lies in them; the areas are added to `release`.
+    fn collect(
+        &mut self,
+        pieces: &[Piece],
+        descriptors: Vec<OwnedFd>,
+        release: &mut Vec<u32>,
+    ) -> Result<Vec<Arrived>, ReceiveError> {
+        const INCOMPLETE: ReceiveError = ReceiveError::Frame("has no descriptor for what it names");
+        let mut descriptors = descriptors.into_iter();
+        let areas = self.areas.get_or_insert_default();
+        let mut arrived = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let file = match piece.has_descriptor() {
+                true => Some(descriptors.next().ok_or(INCOMPLETE)?),
+                false => None,
+            };
+            let &Piece::Area {
+                number,
+                length,
+                content,
+                ..
+            } = piece
+            else {
+                arrived.extend(file.map(Arrived::File));
+                continue;
+            };
+            if let Some(file) = file {
+                areas.open(number, &file)?;
+            }
+            // Nobody has told the peer yet that it may fill it again.
+            if release.contains(&number) {
+                return Err(ReceiveError::Frame("uses an area that is not released"));
+            }
+            arrived.push(Arrived::Copied(
+                areas.copy(number, length as usize)?,
+                content,
+            ));
+            release.push(number);
+        }
+        Ok(arrived)
     }
 
     /// Bytes of messages that cannot be taken yet.
@@ -260,8 +350,9 @@ impl BatchReader {
     /// Drops everything.
     pub fn clear(&mut self) {
         let (limit, expected) = (self.limit, self.expected);
+        let areas = self.areas.as_ref().map(|_| PeerAreas::default());
         *self = BatchReader::new(limit, &[]);
-        self.expected = expected;
+        (self.expected, self.areas) = (expected, areas);
     }
 
     /// Takes in the whole frame that begins at `next`.
@@ -276,7 +367,11 @@ impl BatchReader {
         self.expected = number.wrapping_add(1);
         let start = self.next + HEADER;
         let bytes = start..start + header.length as usize;
-        self.split(encoding, bytes.clone(), header.messages as usize)?;
+        let (values, pieces) = match header.kind {
+            Kind::Placed => self.read_table(bytes.clone(), usize::from(header.descriptors))?,
+            _ => (bytes.clone(), Vec::new()),
+        };
+        self.split(encoding, values, header.messages as usize)?;
         let descriptors = match usize::from(header.descriptors) {
             0 => Descriptors::None,
             count => self.claim(count, number, notices)?,
@@ -288,8 +383,33 @@ impl BatchReader {
             bytes,
             messages: header.messages as usize,
             descriptors,
+            pieces,
         });
         Ok(())
+    }
+
+    /// Reads the table behind a value. Returns where the value lies, and the table's entries.
+    fn read_table(
+        &self,
+        bytes: Range<usize>,
+        descriptors: usize,
+    ) -> Result<(Range<usize>, Vec<Piece>), ReceiveError> {
+        const WRONG: ReceiveError = ReceiveError::Frame("has a wrong table of what is beside it");
+        let payload = &self.buffer[bytes.clone()];
+        let prefix = payload.first_chunk::<VALUE_PREFIX>().ok_or(WRONG)?;
+        let value = VALUE_PREFIX.saturating_add(u32::from_le_bytes(*prefix) as usize);
+        let table = payload.get(value..).unwrap_or_default();
+        let (entries, rest) = table.as_chunks::<PIECE>();
+        let pieces: Option<Vec<Piece>> = entries.iter().map(Piece::decode).collect();
+        let pieces = pieces.filter(|pieces| {
+            let with_descriptor = pieces.iter().filter(|piece| piece.has_descriptor());
+            rest.is_empty()
+                && (1..=MAX_PIECES).contains(&pieces.len())
+                && with_descriptor.count() == descriptors
+        });
+        let pieces = pieces.ok_or(WRONG)?;
+        self.check_size(pieces.iter().map(length_of).sum())?;
+        Ok((bytes.start..bytes.start + value, pieces))
     }
 
     fn hear(&mut self, header: Header, notices: &mut Vec<Notice>) -> Result<(), ReceiveError> {
@@ -298,6 +418,12 @@ impl BatchReader {
             Kind::Acknowledge => notices.push(Notice::Acknowledged(number)),
             Kind::Refuse => notices.push(Notice::Refused(number)),
             Kind::Abandon => notices.push(Notice::Abandoned(number)),
+            Kind::Release => notices.push(Notice::Released(number)),
+            Kind::Drop => {
+                if let Some(areas) = &mut self.areas {
+                    areas.close(number)?;
+                }
+            }
             Kind::StockAcknowledge => notices.push(Notice::StockAcknowledged),
             Kind::StockRefuse => notices.push(Notice::StockRefused),
             Kind::Again => {
@@ -313,7 +439,7 @@ impl BatchReader {
                     entry.descriptors = Descriptors::Void;
                 }
             }
-            Kind::Messages(_) | Kind::Handles(_) | Kind::Shared => {}
+            Kind::Messages(_) | Kind::Handles(_) | Kind::Shared | Kind::Placed => {}
         }
         Ok(())
     }
@@ -458,6 +584,14 @@ impl BatchReader {
     #[cfg(test)]
     pub(crate) fn memory(&self) -> usize {
         self.buffer.capacity() + self.spare.capacity()
+    }
+}
+
+/// What a piece adds to its message's length before it is looked at.
+fn length_of(piece: &Piece) -> usize {
+    match piece {
+        Piece::File => 0,
+        Piece::Area { length, .. } => *length as usize,
     }
 }
 

@@ -5,11 +5,12 @@
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::batch::{Batch, HandleSlot, ReadEnd};
+use super::batch::{Arrived, Batch, HandleSlot, ReadEnd};
+use super::batch_queue::Beside;
 use super::batch_reader::{BatchReader, Notice};
 use super::control::Control;
 use super::descriptors::DescriptorFifo;
@@ -21,6 +22,7 @@ use super::send_queue::{FlushState, SendMode, SendStatus, Sender};
 use super::transport::{Ancillary, Ready, Transport};
 use super::upgrade::{self, Negotiation, Offer, Step, Terms, features};
 use super::{Framing, Limits, advanced, json_lines};
+use crate::sys::area::Area;
 
 /// What a read may take even when the budget is nearly used up.
 const MIN_READ: usize = 4 * 1024;
@@ -257,7 +259,10 @@ impl<T: Transport> Channel<T> {
                 }
                 self.negotiation = Negotiation::Done(stated);
                 let rest = self.reader.take_rest();
-                let mut frames = BatchReader::new(self.max_message, &rest);
+                let mut frames = match stated.features & features::AREAS {
+                    0 => BatchReader::new(self.max_message, &rest),
+                    _ => BatchReader::with_areas(self.max_message, &rest),
+                };
                 let (descriptors, lost) = self.descriptors.take_all();
                 if lost || !descriptors.is_empty() {
                     // They came with the read that has just been decoded: one group.
@@ -303,19 +308,43 @@ impl<T: Transport> Channel<T> {
         self.queue.reserve(len, encoding)
     }
 
-    /// Sends the first `len` bytes of the reserved room, a serialized value whose large buffers
-    /// lie in `memory`, 1 to 128 descriptors.
+    /// Sends the first `len` bytes of the reserved room, a serialized value of which 1 to 128 large
+    /// buffers lie `beside` the stream, at once.
     ///
     /// # Errors
-    /// As [`send`](Self::send); `EOPNOTSUPP` if the channel is not upgraded.
-    pub fn commit_shared(
-        &mut self,
-        len: usize,
-        memory: Vec<OwnedFd>,
-        mode: SendMode,
-    ) -> Result<SendStatus, Errno> {
-        self.queue
-            .commit_shared(&mut self.transport, len, memory, mode)
+    /// As [`send`](Self::send); `EOPNOTSUPP` if the channel is not upgraded, `ENOENT` if there is no
+    /// such area, or something is in it.
+    pub fn commit_beside(&mut self, len: usize, beside: Vec<Beside>) -> Result<SendStatus, Errno> {
+        self.queue.commit_beside(&mut self.transport, len, beside)
+    }
+
+    /// An area of at least `len` bytes to be filled and sent, its number first; nobody else gets it
+    /// while it is held. `None` when the peer has not agreed to areas, or none is free and there
+    /// may be no more.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`, `ENOSPC`; `ENOSYS` before Linux 5.1.
+    pub fn take_area(&mut self, len: usize) -> Result<Option<(u32, Arc<Area>)>, Errno> {
+        let agreed = self.upgraded().map_or(0, |terms| terms.features);
+        match self.queue.frames() {
+            Some(frames) if agreed & features::AREAS != 0 => frames.take_area(len),
+            _ => Ok(None),
+        }
+    }
+
+    /// An area that was taken and is not sent, by its number.
+    pub fn hold_area(&mut self, number: u32) -> Option<Arc<Area>> {
+        self.queue.frames()?.hold_area(number)
+    }
+
+    /// Drops areas that have not been used for `age`. Returns whether there are some left.
+    pub fn expire_areas(&mut self, age: Duration) -> bool {
+        let Some(frames) = self.queue.frames() else {
+            return false;
+        };
+        let some_left = frames.expire_areas(age);
+        self.flush();
+        some_left
     }
 
     /// Sends the first `len` bytes written to what [`reserve`](Self::reserve) returned; see
@@ -473,10 +502,12 @@ impl<T: Transport> Channel<T> {
         // A switch in this very receive leaves what came before it to this batch.
         let by_frames = self.frames.is_some();
         let end = self.read(budget.min(MAX_BUDGET), &mut found);
-        let (frames, shared) = match by_frames {
-            true => self.take_frames(&mut found),
+        let mut fault = None;
+        let (frames, beside) = match by_frames {
+            true => self.take_frames(&mut found, &mut fault),
             false => (self.reader.take(), Vec::new()),
         };
+        let end = fault.map_or(end, ReadEnd::Failed);
         let Found {
             handles,
             dispatched,
@@ -497,24 +528,36 @@ impl<T: Transport> Channel<T> {
         Batch {
             frames,
             handles,
-            shared,
+            beside,
             dispatched,
             end,
         }
     }
 
-    /// Cuts off what has come in frames, and acknowledges its descriptors.
-    fn take_frames(&mut self, found: &mut Found) -> (Frames, Vec<(usize, Vec<OwnedFd>)>) {
+    /// Cuts off what has come in frames, acknowledges its descriptors and releases the areas it lay
+    /// in.
+    fn take_frames(
+        &mut self,
+        found: &mut Found,
+        fault: &mut Option<ReceiveError>,
+    ) -> (Frames, Vec<(usize, Vec<Arrived>)>) {
         let Some(reader) = &mut self.frames else {
             return (Frames::none(), Vec::new());
         };
         let taken = reader.take();
         found.handles.extend(taken.handles);
-        if let (Some(number), Some(queue)) = (taken.acknowledge, self.queue.frames()) {
-            queue.say(Kind::Acknowledge, number);
-            found.released = true;
+        *fault = taken.fault;
+        if let Some(queue) = self.queue.frames() {
+            if let Some(number) = taken.acknowledge {
+                queue.say(Kind::Acknowledge, number);
+                found.released = true;
+            }
+            for number in taken.release {
+                queue.say(Kind::Release, number);
+                found.released = true;
+            }
         }
-        (taken.frames, taken.shared)
+        (taken.frames, taken.beside)
     }
 
     /// Gives the memory of a delivered batch back. Handles still in it are closed.
@@ -715,7 +758,7 @@ impl<T: Transport> Channel<T> {
         let Some(reader) = &mut self.frames else {
             return Ok(());
         };
-        let result = reader.advance(bytes, &mut self.notices);
+        let mut result = reader.advance(bytes, &mut self.notices);
         for notice in self.notices.drain(..) {
             match notice {
                 Notice::StockAcknowledged => *released |= self.queue.acknowledge(),
@@ -729,6 +772,12 @@ impl<T: Transport> Channel<T> {
                         Notice::Acknowledged(number) => *released |= queue.acknowledge(number),
                         Notice::Refused(number) => *released |= queue.refuse(number),
                         Notice::Abandoned(number) => queue.abandon(number),
+                        Notice::Released(number) => {
+                            if !queue.release_area(number) {
+                                let lie = "releases an area that is not in use";
+                                result = result.and(Err(ReceiveError::Frame(lie)));
+                            }
+                        }
                         Notice::Refuse(number) => queue.say(Kind::Refuse, number),
                         Notice::Abandon(number) => queue.say(Kind::Abandon, number),
                         Notice::StockAcknowledged | Notice::StockRefused => {}

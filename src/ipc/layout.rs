@@ -18,6 +18,10 @@ pub(crate) const MAX_BATCH: usize = 64 * 1024;
 pub(crate) const MAX_DESCRIPTORS: usize = 128;
 /// Bytes of the length before each serialized value.
 pub(crate) const VALUE_PREFIX: usize = 4;
+/// Bytes of an entry in the table behind the value of a [`Kind::Placed`].
+pub(crate) const PIECE: usize = 12;
+/// Most entries of such a table.
+pub(crate) const MAX_PIECES: usize = 128;
 
 /// What a frame carries, or says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,12 @@ pub(crate) enum Kind {
     Handles(Framing),
     /// One serialized value with the memory its buffers lie in.
     Shared,
+    /// One serialized value, and a table of where its buffers lie: a [`Piece`] for each.
+    Placed,
+    /// What was in this area of the receiver's is copied.
+    Release,
+    /// The sender will not use this area of its own any more.
+    Drop,
     /// All frames with descriptors up to this number have arrived.
     Acknowledge,
     /// The descriptors of this frame are missing.
@@ -43,7 +53,7 @@ pub(crate) enum Kind {
     StockRefuse,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 15] = [
     Kind::Messages(Framing::JsonLines),
     Kind::Messages(Framing::Advanced),
     Kind::Handles(Framing::JsonLines),
@@ -56,6 +66,9 @@ const KINDS: [Kind; 12] = [
     Kind::Abandon,
     Kind::StockAcknowledge,
     Kind::StockRefuse,
+    Kind::Placed,
+    Kind::Release,
+    Kind::Drop,
 ];
 
 impl Kind {
@@ -63,9 +76,14 @@ impl Kind {
     pub fn encoding(self) -> Option<Framing> {
         match self {
             Kind::Messages(encoding) | Kind::Handles(encoding) => Some(encoding),
-            Kind::Shared => Some(Framing::Advanced),
+            Kind::Shared | Kind::Placed => Some(Framing::Advanced),
             _ => None,
         }
+    }
+
+    /// Whether only peers that have agreed on areas send it.
+    pub fn needs_areas(self) -> bool {
+        matches!(self, Kind::Placed | Kind::Release | Kind::Drop)
     }
 
     fn code(self) -> u8 {
@@ -77,6 +95,81 @@ impl Kind {
 
     fn from_code(code: u8) -> Option<Kind> {
         KINDS.get(usize::from(code).checked_sub(1)?).copied()
+    }
+}
+
+/// What the bytes of an area are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A buffer's.
+    Bytes,
+    /// Of a text in UTF-8.
+    Utf8,
+    /// Of a text with a byte for each unit.
+    Latin1,
+}
+
+/// Where a large buffer or text of a message lies, beside the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// In sealed memory of its own, the next of the frame's descriptors.
+    File,
+    /// At the start of one of the sender's areas. A new one's is the next of the descriptors.
+    Area {
+        number: u32,
+        length: u32,
+        content: Content,
+        is_new: bool,
+    },
+}
+
+const CONTENTS: [Content; 3] = [Content::Bytes, Content::Utf8, Content::Latin1];
+
+impl Piece {
+    /// As it stands in the table: the number of the area, the length, where it lies, what it is,
+    /// and two bytes of zero.
+    pub fn encode(&self) -> [u8; PIECE] {
+        let (number, length, place, content) = match *self {
+            Piece::File => (0, 0, 0, Content::Bytes),
+            Piece::Area {
+                number,
+                length,
+                content,
+                is_new,
+            } => (number, length, 1 + u8::from(is_new), content),
+        };
+        let content = CONTENTS.iter().position(|&known| known == content);
+        let mut bytes = [0; PIECE];
+        bytes[..4].copy_from_slice(&number.to_le_bytes());
+        bytes[4..8].copy_from_slice(&length.to_le_bytes());
+        bytes[8] = place;
+        bytes[9] = content.unwrap_or_default() as u8;
+        bytes
+    }
+
+    /// Reads an entry; `None` for what [`encode`](Self::encode) does not write, or no bytes.
+    pub fn decode(bytes: &[u8; PIECE]) -> Option<Piece> {
+        let number_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let content = *CONTENTS.get(usize::from(bytes[9]))?;
+        let piece = match bytes[8] {
+            0 => Piece::File,
+            place @ 1..=2 => Piece::Area {
+                number: number_at(0),
+                length: number_at(4),
+                content,
+                is_new: place == 2,
+            },
+            _ => return None,
+        };
+        let is_empty = matches!(piece, Piece::Area { length: 0, .. });
+        (!is_empty && piece.encode() == *bytes).then_some(piece)
+    }
+
+    /// Whether one of the frame's descriptors belongs to it.
+    pub fn has_descriptor(&self) -> bool {
+        !matches!(self, Piece::Area { is_new: false, .. })
     }
 }
 
@@ -136,6 +229,7 @@ impl Header {
         let expects_descriptors = match self.kind {
             Kind::Handles(_) => descriptors == messages,
             Kind::Shared => descriptors > 0 && messages == 1,
+            Kind::Placed => messages == 1,
             Kind::Again => descriptors > 0,
             _ => descriptors == 0,
         };
@@ -156,7 +250,9 @@ impl Header {
         if messages == 0 || length < messages.saturating_mul(framing) {
             return Err(ReceiveError::Frame("has a wrong number of messages"));
         }
-        let most = if messages == 1 {
+        let most = if self.kind == Kind::Placed {
+            limit + framing + MAX_PIECES * PIECE
+        } else if messages == 1 {
             limit + framing
         } else {
             MAX_BATCH
@@ -177,7 +273,33 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_accepted_is_what_its_sender_wrote(bytes: [u8; HEADER], kind in 0u8..16) {
+        fn a_piece_that_is_accepted_is_what_its_sender_wrote(
+            bytes: [u8; PIECE],
+            place in 0u8..4,
+            content in 0u8..4,
+            zero: bool,
+        ) {
+            let mut bytes = bytes;
+            if zero {
+                bytes = [0; PIECE];
+            }
+            bytes[8..].copy_from_slice(&[place, content, 0, 0]);
+            if let Some(piece) = Piece::decode(&bytes) {
+                prop_assert_eq!(piece.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn every_piece_can_be_read_again(number: u32, length in 1u32.., index in 0usize..3, is_new: bool) {
+            let content = CONTENTS[index];
+            let area = Piece::Area { number, length, content, is_new };
+            for piece in [area, Piece::File] {
+                prop_assert_eq!(Piece::decode(&piece.encode()), Some(piece));
+            }
+        }
+
+        #[test]
+        fn whatever_is_accepted_is_what_its_sender_wrote(bytes: [u8; HEADER], kind in 0u8..20) {
             let mut bytes = bytes;
             bytes[0] = kind;
             bytes[1] = 0;
@@ -219,6 +341,8 @@ mod tests {
             |header| header.kind = Kind::Messages(Framing::JsonLines)
         ));
         assert!(refused(|header| header.kind = Kind::Shared));
+        assert!(refused(|header| header.kind = Kind::Placed));
+        assert!(refused(|header| header.kind = Kind::Release));
         assert!(refused(|header| header.kind = Kind::Acknowledge));
         assert!(refused(|header| {
             header.kind = Kind::Messages(Framing::Advanced);

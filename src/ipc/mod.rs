@@ -4,9 +4,11 @@
 //! in `binding` and `lib/ipc`.
 
 mod advanced;
+mod areas;
 mod batch;
 mod batch_queue;
 mod batch_reader;
+pub mod blocks;
 mod buffer;
 pub mod busy;
 mod channel;
@@ -26,6 +28,8 @@ mod v8_value;
 pub mod shared;
 
 #[cfg(test)]
+mod area_tests;
+#[cfg(test)]
 mod channel_tests;
 #[cfg(test)]
 mod fake;
@@ -34,11 +38,13 @@ mod model_tests;
 #[cfg(test)]
 mod socket_tests;
 
-pub use batch::{Batch, HandleSlot, ReadEnd};
+pub use batch::{Arrived, Batch, HandleSlot, ReadEnd};
+pub use batch_queue::Beside;
 pub use channel::{Channel, ChannelEvent, ChannelStats};
 pub use control::Control;
 pub use error::ReceiveError;
 pub use frame_reader::{FrameReader, Frames, Run};
+pub use layout::Content;
 pub use send_queue::{FlushState, Progress, SendMode, SendStatus};
 pub use transport::{Ancillary, Ready, Received, Transport, UnixTransport};
 pub use v8_value::{V8Reader, V8Text, V8Writer};

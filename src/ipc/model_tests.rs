@@ -3,6 +3,7 @@
 //! against a model of the stock receiver, which has a single place for a handle.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -71,6 +72,8 @@ enum Op {
     Cuts(Vec<usize>),
     /// The second side takes up the first's offer, in this version.
     Accept(u32),
+    /// Free areas are dropped.
+    Expire,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -86,14 +89,16 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (20usize..5000).prop_map(Op::Capacity),
         1 => prop::collection::vec(1usize..3000, 1..4).prop_map(Op::Cuts),
         1 => (OLDEST..=VERSION).prop_map(Op::Accept),
+        1 => Just(Op::Expire),
     ]
 }
 
 /// One direction, as the model sees it.
 #[derive(Default)]
 struct Direction {
-    /// What was sent, with the identity of the handle.
+    /// What was sent, with the identity of the handle, and the bytes in areas.
     sent: Vec<(Content, Option<u64>)>,
+    in_areas: Vec<Vec<Vec<u8>>>,
     probes: Vec<Probe>,
     /// The channel's numbers of what was sent.
     sequences: Vec<u64>,
@@ -106,6 +111,11 @@ struct Direction {
 }
 
 impl Direction {
+    /// What came in areas with the message that arrived last.
+    fn arrive_in_areas(&self, bytes: Vec<Vec<u8>>) {
+        assert_eq!(bytes, self.in_areas[self.arrived - 1]);
+    }
+
     fn arrive(&mut self, content: Content, identity: Option<u64>) {
         if content.id >= UNQUEUED {
             assert_eq!(content.id, UNQUEUED + self.unqueued_arrived);
@@ -191,6 +201,7 @@ impl World {
                 channel.send_unqueued(&payload).unwrap();
             }
             Op::Flush => drop(channel.flush()),
+            Op::Expire => drop(channel.expire_areas(Duration::ZERO)),
             Op::Receive { budget } => drop(self.receive(side, budget)),
             Op::LoseDescriptors(times) => channel.transport().lose_descriptors(times),
             Op::Capacity(bytes) => channel.transport().set_capacity(bytes),
@@ -207,10 +218,11 @@ impl World {
             Framing::Advanced if in_frames && padding % 2 == 1 => Framing::JsonLines,
             framing => framing,
         };
-        let shared = in_frames && encoding == Framing::Advanced && padding % 3 == 1;
+        let is_value = in_frames && encoding == Framing::Advanced;
+        let (shared, placed) = (is_value && padding % 3 == 1, is_value && padding % 5 < 3);
         let content = Content {
             id: direction.sent.len() as u64,
-            with_handle: with_handle && !shared,
+            with_handle: with_handle && !shared && !placed,
         };
         let payload = encode(encoding, content, padding);
         let (mut handle, mut identity) = (None, None);
@@ -220,11 +232,33 @@ impl World {
             direction.probes.push(probe);
         }
         direction.sent.push((content, identity));
+        let (mut beside, mut in_areas) = (Vec::new(), Vec::new());
+        for piece in 0..if placed { padding % 5 + 1 } else { 0 } {
+            let bytes = vec![content.id as u8 ^ piece as u8; 1 + padding * (piece + 1)];
+            if let Some((number, area)) = channel.take_area(bytes.len()).unwrap() {
+                area.fill(&bytes);
+                let (length, content) = (bytes.len() as u32, super::Content::Bytes);
+                beside.push((
+                    Beside::Area {
+                        number,
+                        length,
+                        content,
+                    },
+                    area,
+                ));
+                in_areas.push(bytes);
+            }
+        }
+        direction.in_areas.push(in_areas);
+        let mut beside: Vec<_> = beside.into_iter().map(|(piece, _)| piece).collect();
+        if shared {
+            beside.extend(handle.take().map(Beside::File));
+        }
         let len = payload.len();
         channel.reserve_as(len, encoding).copy_from_slice(&payload);
-        let status = match shared {
-            true => channel.commit_shared(len, handle.into_iter().collect(), mode),
-            false => channel.commit(len, handle, mode),
+        let status = match beside.is_empty() {
+            false => channel.commit_beside(len, beside),
+            true => channel.commit(len, handle, mode),
         };
         let status = status.unwrap();
         direction.sequences.push(status.sequence);
@@ -240,15 +274,23 @@ impl World {
             ReadEnd::Drained | ReadEnd::ShortRead | ReadEnd::Budget | ReadEnd::Switched
         ));
         let mut handles = batch.take_handles().into_iter().peekable();
-        let mut shared = batch.take_shared().into_iter().peekable();
+        let mut beside = batch.take_beside().into_iter().peekable();
         for run in batch.runs() {
             for index in run.messages {
                 let Some(content) = decode(run.encoding, batch.message(index)) else {
                     continue;
                 };
                 let direction = &mut self.directions[1 - side];
-                if let Some((_, memory)) = shared.next_if(|(at, _)| *at == index) {
-                    direction.arrive(content, Some(identity(&memory[0])));
+                if let Some((_, pieces)) = beside.next_if(|(at, _)| *at == index) {
+                    let (mut bytes, mut file) = (Vec::new(), None);
+                    for piece in pieces {
+                        match piece {
+                            Arrived::Copied(copied, _) => bytes.push(copied.bytes().to_vec()),
+                            Arrived::File(descriptor) => file = Some(identity(&descriptor)),
+                        }
+                    }
+                    direction.arrive(content, file);
+                    direction.arrive_in_areas(bytes);
                     continue;
                 }
                 assert_eq!(
@@ -293,7 +335,9 @@ impl World {
         assert!((sent..=sent + 2).contains(&known), "{known} of {sent}");
         assert!(direction.arrived as u64 <= channel.completed());
         let stats = channel.stats();
-        assert!(stats.descriptors_sent <= direction.probes.len() as u64 + stats.retransmissions);
+        let areas: usize = direction.in_areas.iter().map(Vec::len).sum();
+        let most = (direction.probes.len() + areas) as u64;
+        assert!(stats.descriptors_sent <= most + stats.retransmissions);
     }
 
     /// Lets both sides work until nothing moves.

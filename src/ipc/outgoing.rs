@@ -8,7 +8,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::Framing;
-use super::batch_queue::BatchQueue;
+use super::batch_queue::{BatchQueue, Beside};
 use super::channel::ChannelEvent;
 use super::send_queue::{
     FlushState, Progress, SendCounts, SendMode, SendQueue, SendStatus, Sender,
@@ -88,17 +88,16 @@ impl Outgoing {
             .commit(transport, len, Some(handle), mode, sender)
     }
 
-    /// See [`BatchQueue::commit_shared`]; `EOPNOTSUPP` by Node's protocol.
-    pub fn commit_shared(
+    /// See [`BatchQueue::commit_beside`]; `EOPNOTSUPP` by Node's protocol.
+    pub fn commit_beside(
         &mut self,
         transport: &mut impl Transport,
         len: usize,
-        memory: Vec<OwnedFd>,
-        mode: SendMode,
+        beside: Vec<Beside>,
     ) -> Result<SendStatus, Errno> {
         let may_write = self.is_stock_done();
         let frames = self.frames.as_mut().ok_or(Errno::EOPNOTSUPP)?;
-        let status = frames.commit_shared(may_write.then_some(transport), len, memory, mode)?;
+        let status = frames.commit_beside(may_write.then_some(transport), len, beside)?;
         Ok(self.behind_stock(status))
     }
 

@@ -16,7 +16,7 @@ use super::Framing;
 use super::v8_value::{V8Reader, V8Writer};
 
 /// The newest layout this side speaks, and the oldest it still does.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// See [`VERSION`].
 pub const OLDEST: u32 = 1;
 
@@ -26,8 +26,10 @@ pub mod features {
     pub const PIPELINED_HANDLES: u32 = 1;
     /// Large buffers as sealed memory beside the stream.
     pub const SHARED_MEMORY: u32 = 2;
+    /// Large buffers and long texts in memory that is used again and again.
+    pub const AREAS: u32 = 4;
     /// All this side knows.
-    pub const ALL: u32 = PIPELINED_HANDLES | SHARED_MEMORY;
+    pub const ALL: u32 = PIPELINED_HANDLES | SHARED_MEMORY | AREAS;
 }
 
 /// What the two sides have agreed on.
@@ -45,6 +47,7 @@ impl Terms {
         let features = match version {
             // The first layout had neither.
             ..2 => 0,
+            2 => features::PIPELINED_HANDLES | features::SHARED_MEMORY,
             _ => features::ALL,
         };
         Terms { version, features }
@@ -61,7 +64,8 @@ impl Terms {
 
     /// Whether `self` is something that was offered as `offered`.
     fn is_within(self, offered: Terms) -> bool {
-        (OLDEST..=offered.version).contains(&self.version) && self.features & !offered.features == 0
+        let could = Terms::of(self.version).features & offered.features;
+        (OLDEST..=offered.version).contains(&self.version) && self.features & !could == 0
     }
 }
 
@@ -306,6 +310,7 @@ mod tests {
         assert!(!offered.permits(terms(VERSION + 1, 0)));
         assert!(!offered.permits(terms(OLDEST - 1, 0)));
         assert!(!offered.permits(terms(VERSION, features::ALL + 1)));
+        assert!(!offered.permits(terms(VERSION - 1, features::ALL)));
         let parent = Negotiation::Agreed {
             nonce: nonce.clone(),
             terms: all,

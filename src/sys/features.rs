@@ -21,6 +21,8 @@ pub static CLONE_INTO_CGROUP: Feature = Feature::new("CLONE_INTO_CGROUP");
 pub static CLOSE_RANGE: Feature = Feature::new("close_range");
 /// `waitid(P_PIDFD)` (Linux 5.4); without it the process is waited for by number.
 pub static WAIT_PIDFD: Feature = Feature::new("waitid(P_PIDFD)");
+/// `F_SEAL_FUTURE_WRITE` (Linux 5.1); without it every large buffer has sealed memory of its own.
+pub static SEAL_FUTURE_WRITE: Feature = Feature::new("F_SEAL_FUTURE_WRITE");
 
 impl Feature {
     const fn new(name: &'static str) -> Feature {
@@ -52,12 +54,13 @@ impl Feature {
 }
 
 /// All features, for diagnostics.
-pub fn all() -> [&'static Feature; 5] {
+pub fn all() -> [&'static Feature; 6] {
     [
         &CLONE_PIDFD,
         &CLONE3,
         &CLONE_INTO_CGROUP,
         &CLOSE_RANGE,
+        &SEAL_FUTURE_WRITE,
         &WAIT_PIDFD,
     ]
 }

@@ -2,6 +2,8 @@
 //! we need, behind safe functions. It decides nothing: what to launch, watch or signal, and what
 //! to do about a failure, is said above.
 
+pub mod area;
+pub mod block;
 pub mod descriptor;
 pub mod environ;
 pub mod exit;

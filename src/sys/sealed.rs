@@ -2,7 +2,7 @@
 //! before they are given away so that nobody can change their size or content any more, and private
 //! mappings of them. How many there may be is decided above.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
@@ -19,12 +19,18 @@ fn required_seals() -> SealFlag {
     SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
 }
 
+/// What `/proc` calls the files.
+const NAME: &CStr = c"brood";
+
 /// Some memory of a file. Dropping it unmaps it.
 #[derive(Debug)]
 pub struct Mapping {
     start: NonNull<c_void>,
     len: NonZeroUsize,
 }
+
+/// Memory of one's own may be read and written.
+const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
 
 impl Mapping {
     /// The first byte.
@@ -68,8 +74,12 @@ impl Mapping {
         Ok(())
     }
 
-    fn new(file: impl AsFd, len: NonZeroUsize, flags: MapFlags) -> Result<Mapping, Errno> {
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    pub(super) fn new(
+        file: impl AsFd,
+        len: NonZeroUsize,
+        protection: ProtFlags,
+        flags: MapFlags,
+    ) -> Result<Mapping, Errno> {
         // SAFETY: a new mapping at an address the kernel chooses.
         let start = unsafe { mmap(None, len, protection, flags, file, 0) }?;
         Ok(Mapping { start, len })
@@ -89,7 +99,7 @@ impl Drop for Mapping {
 /// `EINVAL` for no bytes, `EMFILE`, `ENFILE`, `ENOMEM`, `ENOSPC`.
 pub fn copy(bytes: &[u8]) -> Result<OwnedFd, Errno> {
     NonZeroUsize::new(bytes.len()).ok_or(Errno::EINVAL)?;
-    let file = create()?;
+    let file = create(NAME)?;
     let mut rest = bytes;
     while !rest.is_empty() {
         // Written, not copied into a mapping: no page fault for each page.
@@ -106,13 +116,18 @@ pub fn copy(bytes: &[u8]) -> Result<OwnedFd, Errno> {
 /// As [`copy`].
 pub fn writable(len: usize) -> Result<(OwnedFd, Mapping), Errno> {
     let len = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
-    let file = create()?;
+    let file = create(NAME)?;
     ftruncate(
         &file,
         libc::off_t::try_from(len.get()).map_err(|_| Errno::EFBIG)?,
     )?;
     // All pages at once: a fault for each would cost more than filling them.
-    let mapping = Mapping::new(&file, len, MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE)?;
+    let mapping = Mapping::new(
+        &file,
+        len,
+        READ_WRITE,
+        MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE,
+    )?;
     Ok((file, mapping))
 }
 
@@ -142,14 +157,12 @@ pub fn map(file: &OwnedFd, len: usize) -> Result<Mapping, Errno> {
     if usize::try_from(size) != Ok(len.get()) {
         return Err(Errno::EINVAL);
     }
-    Mapping::new(file, len, MapFlags::MAP_PRIVATE)
+    Mapping::new(file, len, READ_WRITE, MapFlags::MAP_PRIVATE)
 }
 
-fn create() -> Result<OwnedFd, Errno> {
-    memfd_create(
-        c"brood",
-        MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
-    )
+/// An empty file; `name` is what `/proc` calls it.
+pub(super) fn create(name: &CStr) -> Result<OwnedFd, Errno> {
+    memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
 }
 
 #[cfg(test)]
