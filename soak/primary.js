@@ -60,10 +60,12 @@ async function soak({ seconds, workers, isBrood, policy, log }) {
     victim.process.once('exit', () => (kill.seen = Date.now()));
     victim.process.kill('SIGKILL');
   }
+  // Before the client's report, which grows with the run.
+  const bytes = residentBytes();
   client.send('stop');
   const [report] = await once(client, 'message');
   await settled(workers);
-  const after = { descriptors: descriptors(), bytes: residentBytes() };
+  const after = { descriptors: descriptors(), bytes };
   client.disconnect();
   isOver = true;
   await stop();
