@@ -126,6 +126,8 @@ export interface Diagnostics {
     channels: number;
     /** Open channels of all threads. */
     processChannels: number;
+    /** Channels of this thread that have come to speak brood's own framing, since it began. */
+    upgradedChannels: number;
     /** Ended or abandoned children that the next spawn reaps. */
     orphans: number;
   };

@@ -5,6 +5,7 @@ const fs = require('node:fs');
 const os = require('node:os');
 const { addon } = require('./addon');
 const binding = require('./binding');
+const { upgradedChannels } = require('./ipc/upgrade');
 const { isInstalled } = require('./register');
 const { version } = require('../package.json');
 
@@ -29,6 +30,7 @@ function diagnostics() {
       children,
       channels,
       processChannels,
+      upgradedChannels: upgradedChannels(),
       // Ended or abandoned children that the next spawn reaps.
       orphans,
     },

@@ -1,34 +1,18 @@
-//! A channel in a process without free descriptors. Alone in its file, and so in its process:
-//! the limit and the descriptor table belong to the whole process.
+//! A channel in a process without free descriptors.
 
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
+mod shortage;
+
 use std::io::{IoSlice, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use brood::ipc::{Channel, ChannelEvent, Framing, HandleSlot, SendMode, UnixTransport};
 use brood::sys::socket::{self, Ancillary, MAX_DESCRIPTORS};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use shortage::{open_descriptors, with_room_for};
 
 const HANDLE: &[u8] = br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":"m"}"#;
-
-fn open_descriptors() -> usize {
-    // The one that reads the directory is not ours.
-    fs::read_dir("/proc/self/fd").unwrap().count() - 1
-}
-
-/// Runs with room for `free` more descriptors.
-fn with_room_for<R>(free: usize, work: impl FnOnce() -> R) -> R {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    let mut unused = (0..).filter(|n| !fs::exists(format!("/proc/self/fd/{n}")).unwrap());
-    let limit = unused.nth(free).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
-    let result = work();
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
-    result
-}
 
 fn channels() -> (Channel<UnixTransport>, Channel<UnixTransport>) {
     let (one, other) = UnixStream::pair().unwrap();

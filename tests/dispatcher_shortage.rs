@@ -1,9 +1,9 @@
-//! A dispatcher in a process without free descriptors. Alone in its file, and so in its process:
-//! the limit and the descriptor table belong to the whole process.
+//! A dispatcher in a process without free descriptors.
 
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
+mod shortage;
+
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::thread;
@@ -14,21 +14,11 @@ use brood::cluster::scheduler::Policy;
 use brood::cluster::thread::DispatcherThread;
 use brood::ipc::shared::SharedChannel;
 use brood::ipc::{Channel, Framing, HandleSlot, SendMode, UnixTransport};
-use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
+use shortage::{open_descriptors, with_room_for};
 
 const WORKER: u32 = 1;
-
-/// Runs with room for `free` more descriptors.
-fn with_room_for<R>(free: usize, work: impl FnOnce() -> R) -> R {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    let mut unused = (0..).filter(|n| !fs::exists(format!("/proc/self/fd/{n}")).unwrap());
-    let limit = unused.nth(free).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
-    let result = work();
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
-    result
-}
 
 fn wait_until(mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -76,6 +66,7 @@ fn processor_time() -> Duration {
 
 #[test]
 fn one_descriptor_is_enough_to_serve_and_clients_wait_in_the_backlog_for_the_rest() {
+    let before = open_descriptors();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();
@@ -120,5 +111,6 @@ fn one_descriptor_is_enough_to_serve_and_clients_wait_in_the_backlog_for_the_res
     let peers = served.iter().map(|one| one.peer_addr().unwrap());
     let locals = clients.iter().map(|one| one.local_addr().unwrap());
     assert!(peers.eq(locals), "in order");
-    drop(dispatcher);
+    drop((dispatcher, worker, clients, served));
+    assert_eq!(open_descriptors(), before);
 }

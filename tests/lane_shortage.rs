@@ -1,9 +1,9 @@
-//! A worker's end of a lane in a process without free descriptors. Alone in its file, and so in its
-//! process: the limit and the descriptor table belong to the whole process.
+//! A worker's end of a lane in a process without free descriptors.
 
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
+mod shortage;
+
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -12,23 +12,7 @@ use brood::cluster::lane::Frame;
 use brood::cluster::receiver::{LaneError, Receiver, TurnEnd};
 use brood::cluster::scoreboard::{Board, Slot};
 use brood::sys::socket;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
-fn open_descriptors() -> usize {
-    // The one that reads the directory is not ours.
-    fs::read_dir("/proc/self/fd").unwrap().count() - 1
-}
-
-/// Runs with room for `free` more descriptors.
-fn with_room_for<R>(free: usize, work: impl FnOnce() -> R) -> R {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    let mut unused = (0..).filter(|n| !fs::exists(format!("/proc/self/fd/{n}")).unwrap());
-    let limit = unused.nth(free).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
-    let result = work();
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
-    result
-}
+use shortage::{open_descriptors, with_room_for};
 
 fn send(socket: &UnixStream, frame: Frame, descriptors: &[BorrowedFd<'_>]) {
     let bytes = frame.encode();

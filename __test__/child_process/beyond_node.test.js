@@ -70,7 +70,8 @@ describe('limits', () => {
   });
 
   test('of priority and processors hold in the child, for all kinds of start', () => {
-    const limits = { nice: os.getPriority() + 3, cpuAffinity: [0] };
+    // Whoever runs the tests may have the lowest priority already.
+    const limits = { nice: Math.min(os.getPriority() + 3, 19), cpuAffinity: [0] };
     const code = 'nice; grep Cpus_allowed_list /proc/self/status';
     const expected = `${limits.nice}\nCpus_allowed_list:\t0\n`;
     expect(brood.execSync(code, { limits }).toString()).toBe(expected);

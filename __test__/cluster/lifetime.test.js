@@ -8,6 +8,7 @@ const {
   WORKERS,
   ask,
   connect,
+  quietPort,
   startCluster,
   stopClusters,
   whoServes,
@@ -22,7 +23,8 @@ const refused = (port) => expect(whoServes({ port })).rejects.toThrow('ECONNREFU
 async function serve(settings) {
   const started = startCluster(settings);
   const worker = await started.fork();
-  const { port } = await ask(worker, 'listen', { at: { port: 0 } });
+  const port = quietPort();
+  await ask(worker, 'listen', { at: { port } });
   return { ...started, worker, port };
 }
 
@@ -39,7 +41,7 @@ describe.each(WORKERS)('%s workers:', (_, execArgv) => {
     expect(cluster.listeningSockets()).toMatchObject([{ port, workers: 0 }]);
     const waiting = Array.from({ length: 20 }, () => connect({ port }));
     const replacement = await fork();
-    await ask(replacement, 'listen', { at: { port: 0 } });
+    await ask(replacement, 'listen', { at: { port } });
     for (const { pid, socket } of await Promise.all(waiting)) {
       expect(pid).toBe(replacement.process.pid);
       socket.destroy();

@@ -14,6 +14,7 @@ const {
   WORKERS,
   ask,
   connect,
+  quietPort,
   startCluster,
   stopClusters,
   whoServes,
@@ -55,7 +56,11 @@ describe.each(CASES)('%s workers, policy %s:', (_, policy, execArgv) => {
   test.each([
     ['IPv4', { port: 0, host: '127.0.0.1' }, { family: 'IPv4', address: '127.0.0.1' }],
     ['IPv6', { port: 0, host: '::1' }, { family: 'IPv6', address: '::1' }],
-    ['IPv6 only', { port: 0, host: '::', ipv6Only: true }, { family: 'IPv6', address: '::' }],
+    [
+      'IPv6 only',
+      { port: quietPort(), host: '::', ipv6Only: true },
+      { family: 'IPv6', address: '::' },
+    ],
   ])('%s', async (name, at, expected) => {
     const { fork } = start();
     const worker = await fork();
@@ -88,7 +93,7 @@ describe.each(CASES)('%s workers, policy %s:', (_, policy, execArgv) => {
   });
 
   test("a descriptor of the primary's", async () => {
-    const server = net.createServer().listen(0, '127.0.0.1');
+    const server = net.createServer().listen(quietPort(), '127.0.0.1');
     await once(server, 'listening');
     const { port } = server.address();
     const fd = duplicate(server._handle.fd);
@@ -160,7 +165,7 @@ describe.each(CASES)('%s workers, policy %s:', (_, policy, execArgv) => {
   test('a port that a worker has closed can be listened on again', async () => {
     const { fork } = start();
     const worker = await fork();
-    const { port } = await ask(worker, 'listen', { at: { port: 0 } });
+    const { port } = await ask(worker, 'listen', { at: { port: quietPort() } });
     for (let i = 0; i < 3; i++) {
       await ask(worker, 'close');
       await expect(whoServes({ port })).rejects.toThrow('ECONNREFUSED');

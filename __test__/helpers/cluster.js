@@ -2,7 +2,9 @@
 // A cluster whose primary is the test's own process: each has settings, policy and workers of its
 // own. Workers run fixtures/cluster-worker.js and are spoken to with `ask`.
 
+const { randomInt } = require('node:crypto');
 const EventEmitter = require('node:events');
+const fs = require('node:fs');
 const net = require('node:net');
 const { setImmediate } = require('node:timers/promises');
 const { setUpPrimary } = require('../../lib/cluster/face');
@@ -78,6 +80,16 @@ function connect(to) {
   });
 }
 
+/**
+ * A port below those that the kernel gives to whoever asks for any: what has given it up may be seen
+ * to be gone, for no other process of the machine listens on it a moment later.
+ */
+function quietPort() {
+  const range = fs.readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8');
+  const lowest = Number.parseInt(range, 10);
+  return randomInt(Math.floor(lowest / 2), lowest);
+}
+
 /** Resolves once `condition()` holds: what the dispatcher knows of a lane is milliseconds old. */
 async function until(condition) {
   while (!condition()) await setImmediate();
@@ -97,6 +109,7 @@ module.exports = {
   WORKERS,
   ask,
   connect,
+  quietPort,
   startCluster,
   stopClusters,
   until,

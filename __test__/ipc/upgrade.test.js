@@ -5,7 +5,7 @@
 const { once } = require('node:events');
 const net = require('node:net');
 const stock = require('node:child_process');
-const { ChildProcess, fork, spawn } = require('../..');
+const { ChildProcess, diagnostics, fork, spawn } = require('../..');
 const { ROOT, fixture } = require('../helpers/run');
 const { expectNoLeaks } = require('../helpers/leaks');
 
@@ -43,6 +43,30 @@ describe('the upgrade takes place', () => {
     const child = forkBrood({ serialization });
     expect(await featuresOf(child)).toBe(ALL);
     await end(child);
+  });
+
+  test('and is counted at both ends', async () => {
+    const counted = () => diagnostics().counters.upgradedChannels;
+    const source = `
+      const counted = () => require(${JSON.stringify(ROOT)}).diagnostics().counters.upgradedChannels;
+      process.on('message', () => process.send(counted()));
+    `;
+    const before = counted();
+    for (const [upgrade, ours, theirs] of [
+      [true, 1, 1],
+      [false, 1, 0],
+      [true, 2, 1],
+    ]) {
+      const child = fork('-e', [source], {
+        execPath: process.execPath,
+        execArgv: REGISTER,
+        upgrade,
+      });
+      await ask(child, 'first');
+      expect(await ask(child, 'how many')).toBe(theirs);
+      expect(counted() - before).toBe(ours);
+      await end(child);
+    }
   });
 
   test('when the child requires brood, before or after its first messages', async () => {

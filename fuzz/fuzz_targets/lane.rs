@@ -1,24 +1,28 @@
 //! A lane between two that may both lie: a primary that sends arbitrary messages and descriptors
 //! and scribbles on the scoreboard, and a worker that scribbles too. Neither may panic or read a
-//! value out of its range; an honest pair must agree on every connection; and no descriptor may
-//! stay open, whatever is lost on the way.
+//! value out of its range; an honest pair must agree on every connection and permit; nothing may be
+//! accepted without one, or of a listener that is not expected; and no descriptor may stay open,
+//! whatever is lost on the way.
 
 #![no_main]
 
-use std::io::{self, IoSlice, Read};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind, IoSlice, Read};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::atomic::Ordering;
 
 use arbitrary::Arbitrary;
 use brood::cluster::lane::{FRAME, Frame, MAX_CONNECTIONS};
-use brood::cluster::receiver::{Receiver, TurnEnd};
+use brood::cluster::receiver::{Receiver, Turn, TurnEnd};
 use brood::cluster::scoreboard::{Board, Slot};
 use brood::sys::shared_memory::SharedMemory;
-use brood::sys::socket;
+use brood::sys::{listener, socket};
 use libfuzzer_sys::fuzz_target;
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind};
 
 const WORDS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
@@ -36,6 +40,23 @@ enum Step {
         count: u8,
         missing: u8,
     },
+    /// The primary sends the listening socket, or something else for it.
+    Listener {
+        listener: u8,
+        genuine: bool,
+    },
+    /// The primary permits the worker to accept (or has not opened the slots).
+    Permits {
+        offered: bool,
+        listener: u8,
+        first: u32,
+        count: u8,
+    },
+    /// A client comes to the listening socket.
+    Connect,
+    /// The worker begins to listen, or ends it.
+    Expect(u8),
+    Forget(u8),
     /// The primary sends whatever it likes.
     Bytes {
         bytes: [u8; 40],
@@ -48,10 +69,11 @@ enum Step {
         word: u16,
         value: u32,
     },
-    /// The worker's turn, with room for so many descriptors.
+    /// The worker's turn, with room for so many descriptors, then for so many more.
     Receive {
         room: Option<u8>,
-        declined: Vec<u8>,
+        room_to_accept: Option<u8>,
+        choices: Vec<Choice>,
         handed_over: bool,
     },
     Report {
@@ -59,6 +81,13 @@ enum Step {
         utilisation: u16,
     },
     Close,
+}
+
+/// What the worker does with one of those that a turn has brought.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Choice {
+    Accept(u8),
+    Decline(u8),
 }
 
 struct Primary {
@@ -76,6 +105,15 @@ impl Primary {
             // The socket may be full or its other end closed.
             let _ = socket::send(socket.as_fd(), &[IoSlice::new(bytes)], descriptors);
         }
+    }
+
+    /// Opens the slots of so many, or does not; returns how many that makes in a message.
+    fn offer(&self, offered: bool, first: u32, count: u8) -> u32 {
+        let count = u32::from(count) % MAX_CONNECTIONS as u32 + 1;
+        if offered {
+            (0..count).for_each(|i| self.board.offer(first.wrapping_add(i)));
+        }
+        count
     }
 
     fn send_connections(&self, bytes: &[u8], count: usize) {
@@ -98,18 +136,113 @@ fn with_room_for<R>(room: Option<u8>, work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// A listening socket, and those who connect to it.
+struct Service {
+    socket: UnixListener,
+    address: SocketAddr,
+    clients: Vec<UnixStream>,
+    accepted: Vec<OwnedFd>,
+}
+
+impl Service {
+    fn new() -> Service {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None);
+        let socket = socket.expect("a socket");
+        bind(socket.as_raw_fd(), &UnixAddr::new_unnamed()).expect("a name of the kernel's choice");
+        listener::listen(socket.as_fd(), 200).expect("a listening socket");
+        let socket = UnixListener::from(socket);
+        Service {
+            address: socket.local_addr().expect("its name"),
+            socket,
+            clients: Vec::new(),
+            accepted: Vec::new(),
+        }
+    }
+
+    fn connect(&mut self) {
+        let client = UnixStream::connect_addr(&self.address).expect("room in the backlog");
+        client.set_nonblocking(true).expect("a socket that can");
+        self.clients.push(client);
+    }
+
+    /// Nobody has the listening socket any more, nor what was accepted or waits in the backlog.
+    fn end(self) {
+        drop((self.socket, self.accepted));
+        let again = UnixStream::connect_addr(&self.address).expect_err("nobody listens");
+        assert_eq!(again.kind(), ErrorKind::ConnectionRefused);
+        for mut client in self.clients {
+            let read = client.read(&mut [0]).map_err(|error| error.kind());
+            assert!(matches!(read, Ok(0) | Err(ErrorKind::ConnectionReset)));
+        }
+    }
+}
+
+/// The worker: its end of the lane, and what it may be expected to have.
+struct Worker {
+    receiver: Receiver,
+    listeners: BTreeSet<u32>,
+    ended: bool,
+}
+
+impl Worker {
+    fn receive(&mut self, room: Option<u8>) -> Turn {
+        let turn = with_room_for(room, || self.receiver.receive());
+        assert!(turn.connections.len() < 2 * MAX_CONNECTIONS);
+        assert!(!self.ended || turn.end == TurnEnd::Closed && turn.connections.is_empty());
+        self.ended |= matches!(turn.end, TurnEnd::Closed | TurnEnd::Failed(_));
+        turn
+    }
+
+    /// Accepts with a permit for `listener`, and says what must have become of a permit that was
+    /// open.
+    fn accept(
+        &mut self,
+        sequence: u32,
+        listener: u32,
+        room: Option<u8>,
+        service: &mut Service,
+    ) -> Slot {
+        let waiting = service.clients.len() > service.accepted.len();
+        let result = with_room_for(room, || self.receiver.accept(sequence));
+        let again = self.receiver.accept(sequence).expect_err("it is used");
+        assert_eq!(again, Errno::EINVAL);
+        let expected = self.listeners.contains(&listener);
+        match result {
+            Ok(connection) => {
+                assert!(expected && waiting);
+                service.accepted.push(connection);
+                Slot::Taken
+            }
+            Err(Errno::EAGAIN) => {
+                assert!(expected);
+                Slot::Void
+            }
+            Err(errno) => {
+                assert!(expected || errno == Errno::EBADF);
+                Slot::Declined
+            }
+        }
+    }
+}
+
 fuzz_target!(|steps: Vec<Step>| {
     let (mut reader, writer) = io::pipe().expect("a pipe");
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
     let (board, memfd) = Board::create().expect("a scoreboard");
     let scribbled_on = SharedMemory::open(&memfd, WORDS).expect("the same memory");
+    let mut service = Service::new();
     let mut primary = Primary {
         socket: Some(ours),
         board,
         descriptor: writer.into(),
     };
-    let mut receiver = Receiver::new(theirs.into());
-    let (mut honest, mut ended) = (true, false);
+    let mut worker = Worker {
+        receiver: Receiver::new(theirs.into()),
+        listeners: BTreeSet::new(),
+        ended: false,
+    };
+    let mut honest = true;
 
     for step in steps.into_iter().take(100) {
         match step {
@@ -124,10 +257,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 count,
                 missing,
             } => {
-                let count = u32::from(count) % MAX_CONNECTIONS as u32 + 1;
-                if offered {
-                    (0..count).for_each(|i| primary.board.offer(first.wrapping_add(i)));
-                }
+                let count = primary.offer(offered, first, count);
                 let frame = Frame::Connections {
                     listener,
                     first,
@@ -135,6 +265,37 @@ fuzz_target!(|steps: Vec<Step>| {
                 };
                 let descriptors = (count as usize).saturating_sub(missing.into());
                 primary.send_connections(&frame.encode(), descriptors);
+            }
+            Step::Listener { listener, genuine } => {
+                let listener = listener.into();
+                let socket = match genuine {
+                    true => service.socket.as_fd(),
+                    false => primary.descriptor.as_fd(),
+                };
+                primary.send(&Frame::Listener { listener }.encode(), &[socket]);
+            }
+            Step::Permits {
+                offered,
+                listener,
+                first,
+                count,
+            } => {
+                let count = primary.offer(offered, first, count);
+                let frame = Frame::Permits {
+                    listener: listener.into(),
+                    first,
+                    count,
+                };
+                primary.send(&frame.encode(), &[]);
+            }
+            Step::Connect => service.connect(),
+            Step::Expect(listener) => {
+                worker.receiver.expect_listener(listener.into());
+                worker.listeners.insert(listener.into());
+            }
+            Step::Forget(listener) => {
+                worker.receiver.forget(listener.into());
+                worker.listeners.remove(&listener.into());
             }
             Step::Bytes {
                 bytes,
@@ -159,41 +320,89 @@ fuzz_target!(|steps: Vec<Step>| {
             }
             Step::Receive {
                 room,
-                declined,
+                room_to_accept,
+                choices,
                 handed_over,
             } => {
-                let turn = with_room_for(room, || receiver.receive());
-                assert!(turn.connections.len() < 2 * MAX_CONNECTIONS);
-                assert!(!ended || turn.end == TurnEnd::Closed && turn.connections.is_empty());
-                ended |= matches!(turn.end, TurnEnd::Closed | TurnEnd::Failed(_));
-                let mut taken: Vec<_> = turn.connections.iter().map(|one| one.sequence).collect();
-                for index in declined {
-                    if !taken.is_empty() {
-                        let sequence = taken.swap_remove(usize::from(index) % taken.len());
-                        assert!(receiver.decline(sequence));
-                        let slot = primary.board.slot(sequence);
-                        assert!(!honest || slot == Slot::Declined);
+                let turn = worker.receive(room);
+                let (connections, permits): (Vec<_>, Vec<_>) = turn
+                    .connections
+                    .iter()
+                    .partition(|one| one.descriptor.is_some());
+                let connections: BTreeSet<_> = connections.iter().map(|one| one.sequence).collect();
+                // Of a number that is sent twice, the last listener counts.
+                let permits: BTreeMap<_, _> = permits
+                    .iter()
+                    .map(|one| (one.sequence, one.listener))
+                    .collect();
+                // A lie may make a connection's number a permit's, too, or one that is told apart
+                // from it by what does not stand in the slot: then only that nothing breaks counts.
+                let tags: BTreeSet<_> = permits.keys().map(|sequence| sequence << 3).collect();
+                let mut tagged = connections.iter().map(|sequence| sequence << 3);
+                let honest = honest && !tagged.any(|tag| tags.contains(&tag));
+                let (mut open, mut unused) = (connections.clone(), permits.clone());
+                for choice in choices {
+                    match choice {
+                        Choice::Accept(index) => {
+                            let at = usize::from(index) % unused.len().max(1);
+                            let Some((&sequence, &listener)) = unused.iter().nth(at) else {
+                                continue;
+                            };
+                            unused.remove(&sequence);
+                            let before = primary.board.slot(sequence);
+                            let has_it = before == Slot::Offered;
+                            // What is not open any more is as if there were nothing to accept.
+                            let result =
+                                worker.accept(sequence, listener, room_to_accept, &mut service);
+                            let expected = if has_it { result } else { before };
+                            assert!(!honest || primary.board.slot(sequence) == expected);
+                        }
+                        Choice::Decline(index) => {
+                            let all: Vec<_> = open.iter().chain(unused.keys()).copied().collect();
+                            if all.is_empty() {
+                                continue;
+                            }
+                            let sequence = all[usize::from(index) % all.len()];
+                            let before = primary.board.slot(sequence);
+                            assert!(worker.receiver.decline(sequence));
+                            let declined = match before {
+                                Slot::Offered | Slot::Claimed => Slot::Declined,
+                                settled => settled,
+                            };
+                            assert!(!honest || primary.board.slot(sequence) == declined);
+                            if unused.remove(&sequence).is_none() {
+                                open.remove(&sequence);
+                            }
+                        }
                     }
                 }
-                if handed_over {
-                    receiver.settle();
-                } else {
-                    receiver.give_back();
-                }
-                let expected = if handed_over {
-                    Slot::Taken
-                } else {
-                    Slot::Declined
+                let before: Vec<_> = unused.keys().map(|&one| primary.board.slot(one)).collect();
+                let expected = match handed_over {
+                    true => Slot::Taken,
+                    false => Slot::Declined,
                 };
-                for sequence in taken {
-                    assert!(!receiver.decline(sequence), "it is settled");
+                match handed_over {
+                    true => worker.receiver.settle(),
+                    false => worker.receiver.give_back(),
+                }
+                for sequence in open {
+                    assert!(!worker.receiver.decline(sequence), "it is settled");
+                    assert!(!honest || primary.board.slot(sequence) == expected);
+                }
+                for (sequence, before) in unused.into_keys().zip(before) {
+                    let unused = worker.receiver.accept(sequence).expect_err("too late");
+                    assert_eq!(unused, Errno::EINVAL);
+                    let expected = match before {
+                        Slot::Offered => Slot::Declined,
+                        settled => settled,
+                    };
                     assert!(!honest || primary.board.slot(sequence) == expected);
                 }
             }
             Step::Report {
                 connections,
                 utilisation,
-            } => receiver.report(connections, utilisation),
+            } => worker.receiver.report(connections, utilisation),
             Step::Close => primary.socket = None,
         }
         assert!(primary.board.utilisation() <= 1000);
@@ -205,7 +414,8 @@ fuzz_target!(|steps: Vec<Step>| {
         );
     }
 
-    drop((primary, receiver));
+    drop((primary, worker));
+    service.end();
     // End-of-file at once, or a descriptor was leaked and this blocks until the fuzzer's timeout.
     assert_eq!(reader.read(&mut [0]).expect("a read"), 0);
 });

@@ -7,6 +7,7 @@ const binding = require('../binding');
 const { Expiry } = require('./expiry');
 const { THRESHOLD } = require('./large_buffers');
 const { transmit } = require('./serialization');
+const { countUpgrade } = require('./upgrade');
 const { errnoException } = require('../errors');
 
 // Flags of channelSend.
@@ -85,6 +86,7 @@ class NativeChannel {
 
   onupgraded(features) {
     this.features = features;
+    countUpgrade();
   }
 
   // Whether something of this size is to be put into an area, of which there may be some from here

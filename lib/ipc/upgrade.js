@@ -50,4 +50,24 @@ function answerOffer(native) {
   received = null;
 }
 
-module.exports = { VARIABLE, answerOffer, makeOffer, takeOffer, withOffer };
+let upgraded = 0;
+
+/** To be told of every channel whose two ends have come to brood's own framing. */
+function countUpgrade() {
+  upgraded++;
+}
+
+/** How many that were, in this thread so far. */
+function upgradedChannels() {
+  return upgraded;
+}
+
+module.exports = {
+  VARIABLE,
+  answerOffer,
+  countUpgrade,
+  makeOffer,
+  takeOffer,
+  upgradedChannels,
+  withOffer,
+};

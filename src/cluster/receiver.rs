@@ -18,8 +18,8 @@ use super::scoreboard::Board;
 use crate::sys::listener;
 use crate::sys::socket::{self, Ancillary};
 
-/// Once so many connections have come in a turn, the rest waits for the next, so that a flood
-/// cannot starve the loop. The last message may go beyond it.
+/// Once so many connections, or messages without any, have come in a turn, the rest waits for the
+/// next, so that a flood cannot starve the loop. The last message may go beyond it.
 const TURN: usize = 64;
 
 /// How often accepting is tried again because a client's connection had failed before.
@@ -123,7 +123,7 @@ impl Receiver {
                 break TurnEnd::Bounded;
             }
             match self.receive_message(&mut connections) {
-                Ok(count) => announced += count,
+                Ok(count) => announced += count.max(1),
                 Err(end) => break end,
             }
         };
@@ -606,6 +606,27 @@ mod tests {
         assert_eq!((turn.connections.len(), turn.end), (0, TurnEnd::Bounded));
         let closed = watches.iter_mut().map(Watch::is_closed_everywhere);
         assert_eq!(closed.filter(|&closed| closed).count(), 64);
+    }
+
+    #[test]
+    fn a_flood_of_listening_sockets_nobody_expects_is_closed_in_bounded_turns() {
+        let (primary, mut receiver) = lane();
+        let mut watches: Vec<_> = (0..100)
+            .map(|listener| {
+                let (watch, descriptor) = descriptor();
+                primary.send(
+                    &Frame::Listener { listener }.encode(),
+                    &[descriptor.as_fd()],
+                );
+                watch
+            })
+            .collect();
+        for (closed_by_now, end) in [(64, TurnEnd::Bounded), (100, TurnEnd::Drained)] {
+            let turn = receiver.receive();
+            assert_eq!((turn.connections.len(), turn.end), (0, end));
+            let closed = watches.iter_mut().map(Watch::is_closed_everywhere);
+            assert_eq!(closed.filter(|&closed| closed).count(), closed_by_now);
+        }
     }
 
     #[test]
