@@ -65,6 +65,21 @@ describe.each(WORKERS)('%s workers:', (_, execArgv) => {
     }
   });
 
+  test('the port of a last worker that is sent away is free at once, however busy it is', async () => {
+    const { cluster, fork, worker, port } = await serve({ execArgv });
+    const replacement = await fork();
+    // Whoever has accepted for itself has the socket.
+    await whoServes({ port });
+    const blocking = once(worker, 'message');
+    worker.send({ id: 0, what: 'block', with: { ms: 2000 } });
+    await blocking;
+    worker.disconnect();
+    await refused(port);
+    expect(cluster.listeningSockets()).toEqual([]);
+    await ask(replacement, 'listen', { at: { port } });
+    expect(await whoServes({ port })).toBe(replacement.process.pid);
+  });
+
   test('a worker that ends with an error has crashed', async () => {
     const { cluster, worker, port } = await serve({ execArgv });
     const exited = once(worker, 'exit');

@@ -128,7 +128,8 @@ class DispatchedListener {
   }
 
   close() {
-    if (this.#id > 0) dispatcher.close(this.#id);
+    // A handle that is kept may be of a socket that others have, too.
+    if (this.#id > 0) dispatcher.close(this.#id, this.#handle === null);
     this.#id = 0;
     this.#state = 'closed';
     this.#handle?.close();

@@ -29,8 +29,9 @@ function listen(fd, key, policy, backlog) {
   return binding.dispatcherListen(fd, key, policy, backlog);
 }
 
-function close(listenerId) {
-  binding.dispatcherClose(listenerId);
+/** `isOwn`: nobody but workers has the socket, too, and they lose it. */
+function close(listenerId, isOwn) {
+  binding.dispatcherClose(listenerId, isOwn);
 }
 
 /** Lets a worker have the listener's connections. */

@@ -190,11 +190,16 @@ fn try_listen(
     Ok(listener as i32)
 }
 
+/// `(listenerId, isOwn)`: the latter when nobody but workers has the socket, too.
 unsafe extern "C" fn close(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [listener] = value::arguments(env, info);
+    let [listener, is_own] = value::arguments(env, info);
     if let Some((environment, running)) = running_in(env) {
         let listener = unsigned(env, listener);
-        running.thread.with(|dispatcher| dispatcher.close(listener));
+        let is_own = value::get_bool(env, is_own);
+        running.thread.with(|dispatcher| match is_own {
+            true => dispatcher.stop(listener),
+            false => dispatcher.close(listener),
+        });
         environment.dispatching().end_if_idle();
     }
     value::undefined(env)

@@ -19,6 +19,7 @@ use super::stock_link::{self, StockLink};
 use super::watch::{Event, Source, Watch};
 use super::worker::{Link, Worker, WorkerStats};
 use crate::ipc::shared::SharedChannel;
+use crate::sys::listener;
 
 /// One listener's line in the statistics.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +89,15 @@ impl Dispatcher {
         if let Some(listening) = self.listeners.remove(&listener) {
             self.watch.remove(listening.as_fd());
         }
+    }
+
+    /// Closes a listener whose socket nobody else has but workers, for them, too: one that is busy
+    /// or stopped would keep the address from being free.
+    pub fn stop(&mut self, listener: u32) {
+        if let Some(listening) = self.listeners.get(&listener) {
+            listener::stop(listening.as_fd());
+        }
+        self.close(listener);
     }
 
     /// Lets a worker have a listener's connections. Returns false when there is no such listener.

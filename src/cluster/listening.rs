@@ -43,6 +43,9 @@ pub struct Listening {
     accepted: u64,
     /// How long the backlog was at the last look, where the kernel tells.
     backlog: Option<u32>,
+    /// It has been other than zero. Until then zero says nothing: there are kernels that leave the
+    /// field empty (gVisor), and nobody would ever be permitted anything.
+    tells: bool,
 }
 
 impl Listening {
@@ -60,6 +63,7 @@ impl Listening {
             paused_until: None,
             accepted: 0,
             backlog,
+            tells: false,
         }
     }
 
@@ -126,6 +130,7 @@ impl Listening {
         let is_asked = self.ready && self.may_revoke() && self.members.iter().all(may_accept);
         if is_asked && self.backlog.is_some() {
             self.backlog = listener::backlog(self.socket.as_fd()).ok();
+            self.tells |= self.backlog > Some(0);
         }
     }
 
@@ -150,7 +155,7 @@ impl Listening {
         if !self.ready {
             return false;
         }
-        if let Some(backlog) = self.backlog
+        if let Some(backlog) = self.backlog.filter(|_| self.tells)
             && self.have_all_got_it(workers)
         {
             self.permit(backlog as usize, workers, candidates, now);

@@ -232,6 +232,24 @@ fn a_listener_is_closed_with_the_last_who_has_it() {
 }
 
 #[test]
+fn a_listener_of_the_clusters_own_is_closed_for_a_worker_that_has_not_let_go_of_it() {
+    let mut stage = Stage::new(Policy::RoundRobin);
+    let mut worker = worker_that_has_the_socket(&mut stage);
+    let _client = stage.clients(1);
+    stage.turn();
+    stage.dispatcher.stop(stage.listener);
+    assert!(!stage.can_connect());
+    let permits = worker.permits();
+    assert_eq!(
+        worker.receiver.accept(permits[0]).unwrap_err(),
+        Errno::EINVAL
+    );
+    worker.receiver.settle();
+    stage.pass_ms(20);
+    assert_eq!(stage.on_their_way(), 0);
+}
+
+#[test]
 fn a_socket_that_comes_when_its_server_has_been_closed_is_not_kept() {
     let mut stage = Stage::new(Policy::RoundRobin);
     let mut worker = stage.accepting_lane(1);

@@ -20,6 +20,14 @@ pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(drop)
 }
 
+/// Ends the listening of a TCP socket for every process that has it: the address is free to listen
+/// on again, and who waits in the backlog is reset. Best effort: there is nothing to be done about a
+/// socket that does not listen.
+pub fn stop(fd: BorrowedFd<'_>) {
+    // SAFETY: no pointers; a failure changes nothing.
+    unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
 /// Takes the next connection, non-blocking and close-on-exec, with the peer's address (an IPv4
 /// address also where IPv6 carries it; `None` for Unix sockets).
 ///
@@ -140,6 +148,17 @@ mod tests {
             assert_eq!(listen(socket.as_fd(), backlog), Ok(()));
             assert_eq!(getsockopt(&socket, sockopt::AcceptConn), Ok(true));
         }
+    }
+
+    #[test]
+    fn what_is_stopped_is_stopped_for_everybody_and_the_address_is_free() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let other = listener.try_clone().unwrap();
+        stop(listener.as_fd());
+        assert!(TcpStream::connect(address).is_err());
+        assert_eq!(accept(other.as_fd()).unwrap_err(), Errno::EINVAL);
+        TcpListener::bind(address).unwrap();
     }
 
     #[test]
