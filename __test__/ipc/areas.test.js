@@ -4,6 +4,8 @@
 
 const { once } = require('node:events');
 const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
 const stock = require('node:child_process');
 const { setImmediate: turn } = require('node:timers/promises');
 const { cluster, fork, sharedBuffer } = require('../..');
@@ -24,8 +26,8 @@ async function ask(child, message) {
   return (await reply)[0];
 }
 
-async function upgraded(options) {
-  const child = fork(fixture('upgraded.js'), {
+async function upgraded(options, script = 'upgraded.js') {
+  const child = fork(fixture(script), {
     execArgv: REGISTER,
     serialization: 'advanced',
     ...options,
@@ -181,6 +183,26 @@ test('areas that are idle are dropped at both ends, and there are new ones when 
   expect(isAll(await ask(child, bytesOf(2)), 2)).toBe(true);
   expect(memoryFiles(child.pid).sort()).toEqual(memoryFiles().sort());
   await end(child);
+});
+
+test('what looking for idle areas happens to write is reported as written', async () => {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'brood-areas-'));
+  try {
+    const file = path.join(directory, 'all-is-there');
+    const child = await upgraded({ env: { ...process.env, NOTE: file } }, 'notes.js');
+    const { native } = channelOf(child);
+    child.kill('SIGSTOP');
+    for (let n = 0; n < 50; n++) child.send('x'.repeat(100_000));
+    const sent = new Promise((resolve) => child.send('note', resolve));
+    await turn();
+    child.kill('SIGCONT');
+    // The event loop has no turn in which to notice that the peer reads again.
+    while (!fs.existsSync(file)) binding.areasExpire(native.id, 3_600_000);
+    expect(await sent).toBe(null);
+    await end(child);
+  } finally {
+    fs.rmSync(directory, { recursive: true });
+  }
 });
 
 test('what lies idle is looked after every ten seconds, as long as there is something', () => {
