@@ -8,7 +8,7 @@ const os = require('node:os');
 const path = require('node:path');
 const stock = require('node:child_process');
 const { setImmediate: turn } = require('node:timers/promises');
-const { cluster, fork, sharedBuffer } = require('../..');
+const { cluster, fork, sharedBuffer, spawnSync } = require('../..');
 const binding = require('../../lib/binding');
 const { channelOf } = require('../../lib/ipc');
 const { Expiry } = require('../../lib/ipc/expiry');
@@ -185,7 +185,10 @@ test('areas that are idle are dropped at both ends, and there are new ones when 
   await end(child);
 });
 
-test('what looking for idle areas happens to write is reported as written', async () => {
+test.each([
+  ['looking for idle areas', ({ id }) => binding.areasExpire(id, 3_600_000)],
+  ['a spawnSync()', () => spawnSync('true')],
+])('what %s happens to write is reported as written', async (_, flush) => {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'brood-areas-'));
   try {
     const file = path.join(directory, 'all-is-there');
@@ -197,7 +200,7 @@ test('what looking for idle areas happens to write is reported as written', asyn
     await turn();
     child.kill('SIGCONT');
     // The event loop has no turn in which to notice that the peer reads again.
-    while (!fs.existsSync(file)) binding.areasExpire(native.id, 3_600_000);
+    while (!fs.existsSync(file)) flush(native);
     expect(await sent).toBe(null);
     await end(child);
   } finally {

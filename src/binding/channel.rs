@@ -169,12 +169,15 @@ impl Channels {
         self.open.borrow().get(&id).cloned()
     }
 
-    /// Writes what is gathered, because the thread is about to be blocked.
+    /// Writes what is gathered, because the thread is about to be blocked. What that has changed
+    /// is not told yet: who waited for room is still woken for it.
     pub fn flush_all(&self) {
         for entry in self.open.borrow().values() {
             let mut channel = entry.shared.lock();
             channel.flush();
-            entry.update(&channel);
+            if channel.wants_writable() {
+                entry.update(&channel);
+            }
         }
     }
 
