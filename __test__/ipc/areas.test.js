@@ -231,6 +231,26 @@ test('what lies idle is looked after every ten seconds, as long as there is some
   }
 });
 
+test('what a worker thread has received does not lie idle when the thread has ended', async () => {
+  const script = `
+    const { Worker } = require('node:worker_threads');
+    const { blocksTrim } = require(${JSON.stringify(`${ROOT}/lib/binding`)});
+    const thread = new Worker(${JSON.stringify(`
+      const { fork } = require(${JSON.stringify(ROOT)});
+      const child = fork(${JSON.stringify(fixture('upgraded.js'))}, {
+        execArgv: ${JSON.stringify(REGISTER)}, serialization: 'advanced',
+      });
+      child.once('message', () => {
+        child.send(Buffer.alloc(${SIZE}));
+        child.once('message', (bytes) => process.exit(bytes.length === ${SIZE} ? 7 : 1));
+      });
+      child.send('first');
+    `)}, { eval: true });
+    thread.once('exit', (code) => console.log(code, blocksTrim(3_600_000)));
+  `;
+  expect((await runNode(['-e', script])).stdout).toBe('7 false\n');
+});
+
 test('it keeps no process alive', async () => {
   const script = `
     const { fork } = require(${JSON.stringify(ROOT)});
