@@ -4,9 +4,11 @@
 
 const { once } = require('node:events');
 const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
 const stock = require('node:child_process');
 const { setImmediate: turn } = require('node:timers/promises');
-const { cluster, fork, sharedBuffer } = require('../..');
+const { cluster, fork, sharedBuffer, spawnSync } = require('../..');
 const binding = require('../../lib/binding');
 const { channelOf } = require('../../lib/ipc');
 const { Expiry } = require('../../lib/ipc/expiry');
@@ -24,8 +26,8 @@ async function ask(child, message) {
   return (await reply)[0];
 }
 
-async function upgraded(options) {
-  const child = fork(fixture('upgraded.js'), {
+async function upgraded(options, script = 'upgraded.js') {
+  const child = fork(fixture(script), {
     execArgv: REGISTER,
     serialization: 'advanced',
     ...options,
@@ -183,6 +185,29 @@ test('areas that are idle are dropped at both ends, and there are new ones when 
   await end(child);
 });
 
+test.each([
+  ['looking for idle areas', ({ id }) => binding.areasExpire(id, 3_600_000)],
+  ['a spawnSync()', () => spawnSync('true')],
+])('what %s happens to write is reported as written', async (_, flush) => {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'brood-areas-'));
+  try {
+    const file = path.join(directory, 'all-is-there');
+    const child = await upgraded({ env: { ...process.env, NOTE: file } }, 'notes.js');
+    const { native } = channelOf(child);
+    child.kill('SIGSTOP');
+    for (let n = 0; n < 50; n++) child.send('x'.repeat(100_000));
+    const sent = new Promise((resolve) => child.send('note', resolve));
+    await turn();
+    child.kill('SIGCONT');
+    // The event loop has no turn in which to notice that the peer reads again.
+    while (!fs.existsSync(file)) flush(native);
+    expect(await sent).toBe(null);
+    await end(child);
+  } finally {
+    fs.rmSync(directory, { recursive: true });
+  }
+});
+
 test('what lies idle is looked after every ten seconds, as long as there is something', () => {
   jest.useFakeTimers();
   try {
@@ -204,6 +229,26 @@ test('what lies idle is looked after every ten seconds, as long as there is some
   } finally {
     jest.useRealTimers();
   }
+});
+
+test('what a worker thread has received does not lie idle when the thread has ended', async () => {
+  const script = `
+    const { Worker } = require('node:worker_threads');
+    const { blocksTrim } = require(${JSON.stringify(`${ROOT}/lib/binding`)});
+    const thread = new Worker(${JSON.stringify(`
+      const { fork } = require(${JSON.stringify(ROOT)});
+      const child = fork(${JSON.stringify(fixture('upgraded.js'))}, {
+        execArgv: ${JSON.stringify(REGISTER)}, serialization: 'advanced',
+      });
+      child.once('message', () => {
+        child.send(Buffer.alloc(${SIZE}));
+        child.once('message', (bytes) => process.exit(bytes.length === ${SIZE} ? 7 : 1));
+      });
+      child.send('first');
+    `)}, { eval: true });
+    thread.once('exit', (code) => console.log(code, blocksTrim(3_600_000)));
+  `;
+  expect((await runNode(['-e', script])).stdout).toBe('7 false\n');
 });
 
 test('it keeps no process alive', async () => {

@@ -217,7 +217,7 @@ unsafe extern "C" fn expire(env: napi_env, info: napi_callback_info) -> napi_val
     let id = value::get_i32(env, id) as u32;
     let age = Duration::from_millis(value::get_f64(env, millis) as u64);
     let some_left = Environment::of(env)
-        .is_some_and(|environment| environment.channels().expire_areas(id, age));
+        .is_some_and(|environment| environment.channels().expire_areas(&environment, id, age));
     value::boolean(env, some_left)
 }
 

@@ -169,12 +169,15 @@ impl Channels {
         self.open.borrow().get(&id).cloned()
     }
 
-    /// Writes what is gathered, because the thread is about to be blocked.
+    /// Writes what is gathered, because the thread is about to be blocked. What that has changed
+    /// is not told yet: who waited for room is still woken for it.
     pub fn flush_all(&self) {
         for entry in self.open.borrow().values() {
             let mut channel = entry.shared.lock();
             channel.flush();
-            entry.update(&channel);
+            if channel.wants_writable() {
+                entry.update(&channel);
+            }
         }
     }
 
@@ -216,11 +219,11 @@ impl Channels {
     }
 
     /// Drops areas of a channel that have been idle for `age`; whether some are left.
-    pub fn expire_areas(&self, id: u32, age: Duration) -> bool {
+    pub fn expire_areas(&self, environment: &Rc<Environment>, id: u32, age: Duration) -> bool {
         self.get(id).is_some_and(|entry| {
-            let mut channel = entry.shared.lock();
-            let some_left = channel.expire_areas(age);
-            entry.update(&channel);
+            let some_left = entry.shared.lock().expire_areas(age);
+            // More than that may have been written, and the loop not come to it any more.
+            entry.settle(environment);
             some_left
         })
     }

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::time::Duration;
 
 use napi::sys::{self, napi_env, napi_value};
 use napi::{Error, Result, Status, check_status};
@@ -18,6 +19,7 @@ use super::dispatcher::Dispatching;
 use super::lane::Lanes;
 use super::memory::Regions;
 use super::process::Processes;
+use crate::ipc::blocks;
 use crate::uv::{Loop, Symbols};
 
 /// The state of one environment.
@@ -183,6 +185,8 @@ impl Environment {
 unsafe extern "C" fn drop_state(_env: napi_env, data: *mut c_void, _hint: *mut c_void) {
     // SAFETY: the reference `install` gave to the instance data.
     drop(unsafe { Rc::from_raw(data.cast::<Environment>()) });
+    // Nobody may be left to look after what this environment has received.
+    blocks::trim(Duration::ZERO);
 }
 
 unsafe extern "C" fn on_teardown(hook: sys::napi_async_cleanup_hook_handle, data: *mut c_void) {

@@ -216,6 +216,25 @@ fn areas_end_with_their_channel_and_with_a_peer_that_is_gone() {
     }
 }
 
+#[test]
+fn what_a_peer_has_said_before_it_was_gone_is_heard_after_a_send_has_failed() {
+    let [mut ours, mut theirs] = upgraded(VERSION);
+    send(&mut ours, b"question");
+    assert_eq!(receive(&mut theirs), [b"question"]);
+    theirs.send(b"answer", None, SendMode::WriteNow).unwrap();
+    drop(theirs);
+    assert!(ours.send(b"x", None, SendMode::WriteNow).is_err());
+    let batch = ours.receive(1 << 20);
+    assert_eq!(batch.len(), 1);
+    assert_eq!(batch.message(0), b"answer");
+    assert!(
+        !matches!(batch.end(), ReadEnd::Failed(_)),
+        "{:?}",
+        batch.end()
+    );
+    assert_eq!(ours.receive(1 << 20).end(), ReadEnd::Closed);
+}
+
 /// A channel and the bare other end of its socket, which is believed to be brood.
 fn hostile(terms: Terms) -> (Channel<FakeSocket>, FakeSocket) {
     let (ours, mut theirs) = pair();

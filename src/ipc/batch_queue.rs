@@ -331,9 +331,10 @@ impl BatchQueue {
         }
     }
 
-    /// The peer has copied what was in this area. Returns whether there was something.
+    /// The peer has copied what was in this area. Returns whether there was something, as far as
+    /// is known: with a broken direction the areas are gone, and what the peer said before is true.
     pub fn release_area(&mut self, number: u32) -> bool {
-        self.areas.release(number)
+        self.broken.is_some() || self.areas.release(number)
     }
 
     /// Queues a frame that says something about frame `number`; it is written by the next flush,

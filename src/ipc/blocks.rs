@@ -29,6 +29,8 @@ pub(crate) fn size_class(len: usize) -> usize {
 struct Pool {
     idle: Vec<(Block, Instant)>,
     bytes: usize,
+    /// Blocks in use, which will lie idle some day.
+    used: usize,
 }
 
 impl Pool {
@@ -36,6 +38,7 @@ impl Pool {
         Pool {
             idle: Vec::new(),
             bytes: 0,
+            used: 0,
         }
     }
 
@@ -86,13 +89,13 @@ fn pool() -> MutexGuard<'static, Pool> {
 }
 
 /// Gives idle blocks back to the system that nobody has used for `age`. Returns whether some are
-/// left.
+/// left, or will be when whoever uses them lets go.
 pub fn trim(age: Duration) -> bool {
     let mut pool = pool();
     if let Some(limit) = Instant::now().checked_sub(age) {
         pool.trim(limit);
     }
-    !pool.idle.is_empty()
+    pool.used > 0 || !pool.idle.is_empty()
 }
 
 /// A copy of a peer's bytes. Dropping it puts its memory into the pool.
@@ -115,6 +118,7 @@ impl Copied {
             None => Block::new(size)?,
         };
         view.copy_to(&mut block, len);
+        pool().used += 1;
         let block = Some(block);
         Ok(Copied { block, len })
     }
@@ -142,7 +146,9 @@ impl Copied {
 impl Drop for Copied {
     fn drop(&mut self) {
         if let Some(block) = self.block.take() {
-            pool().put(block, Instant::now());
+            let mut pool = pool();
+            pool.used -= 1;
+            pool.put(block, Instant::now());
         }
     }
 }
@@ -198,6 +204,16 @@ mod tests {
         assert_eq!((pool.idle.len(), pool.bytes), (4, 32 * MEGABYTE));
         pool.trim(now + Duration::from_secs(19));
         assert_eq!((pool.idle.len(), pool.bytes), (0, 0));
+    }
+
+    #[test]
+    fn blocks_in_use_are_to_be_looked_after_for_they_will_lie_idle() {
+        let (area, file) = Area::create(300_000).unwrap();
+        let view = View::open(&file, 300_000).unwrap();
+        area.fill(b"hello");
+        let copied = Copied::of(&view, 5).unwrap();
+        assert!(trim(Duration::ZERO));
+        drop(copied);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::mman::{MapFlags, ProtFlags};
 use nix::sys::stat::fstat;
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::ftruncate;
 
 use super::block::Block;
@@ -99,11 +100,16 @@ impl View {
     /// A peer's area of at most `most` bytes, for reading.
     ///
     /// # Errors
-    /// `EPERM` when its size can change, `EINVAL` when it has no bytes, `EFBIG` when it has too
-    /// many, `ENOMEM`.
+    /// `EPERM` when its size or what memory it has can change, `EINVAL` when it has no bytes,
+    /// `EFBIG` when it has too many, `ENOMEM`.
     pub fn open(file: &OwnedFd, most: usize) -> Result<View, Errno> {
         let seals = fcntl(file, FcntlArg::F_GET_SEALS).map_err(|_| Errno::EPERM)?;
         if !SealFlag::from_bits_retain(seals).contains(FIXED_SIZE) {
+            return Err(Errno::EPERM);
+        }
+        // Huge pages of hugetlbfs can be taken out in spite of the seals, and there may be no other
+        // when they are read: a SIGBUS again.
+        if fstatfs(file)?.filesystem_type() != TMPFS_MAGIC {
             return Err(Errno::EPERM);
         }
         // After the seals, which keep it so.
@@ -138,6 +144,7 @@ impl View {
 mod tests {
     use std::fs::File;
 
+    use nix::sys::memfd::{MFdFlags, memfd_create};
     use nix::sys::mman::mmap;
     use nix::sys::uio::pwrite;
 
@@ -190,5 +197,16 @@ mod tests {
         fcntl(&empty, FcntlArg::F_ADD_SEALS(FIXED_SIZE)).unwrap();
         assert_eq!(View::open(&empty, LEN).unwrap_err(), Errno::EINVAL);
         assert_eq!(Area::create(0).unwrap_err(), Errno::EINVAL);
+    }
+
+    #[test]
+    fn huge_pages_that_may_run_out_are_not_opened() {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING | MFdFlags::MFD_HUGETLB;
+        let Ok(file) = memfd_create(NAME, flags) else {
+            return; // This kernel has none.
+        };
+        ftruncate(&file, 1 << 30).unwrap();
+        fcntl(&file, FcntlArg::F_ADD_SEALS(FIXED_SIZE)).unwrap();
+        assert_eq!(View::open(&file, 1 << 30).unwrap_err(), Errno::EPERM);
     }
 }
