@@ -886,9 +886,10 @@ fn send(
 unsafe extern "C" fn send_beside(env: napi_env, info: napi_callback_info) -> napi_value {
     let [id, bytes, pieces, flags] = value::arguments(env, info);
     let beside = area::take_pieces(env, id, pieces);
-    let Some((_, entry)) = entry_of(env, id) else {
+    let Some((environment, entry)) = entry_of(env, id) else {
         return value::failure(env, Errno::EPIPE);
     };
+    entry.stir(&environment);
     // SAFETY: no JavaScript runs before the bytes are copied.
     let bytes = unsafe { value::view_bytes(env, bytes) }.unwrap_or_default();
     let flags = value::get_i32(env, flags);

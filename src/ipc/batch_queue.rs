@@ -264,6 +264,9 @@ impl BatchQueue {
         if beside.is_empty() || beside.len() > MAX_PIECES.min(MAX_DESCRIPTORS) {
             return Err(Errno::EINVAL);
         }
+        if len > advanced::MAX_PAYLOAD {
+            return Err(Errno::EMSGSIZE);
+        }
         let payload = self.payload(reserved, len);
         let mut contents = Contents::default();
         for piece in beside {
