@@ -282,20 +282,11 @@ impl Dispatcher {
         }
     }
 
-    /// How many connections every worker has still to begin with, at least. `None` while a worker
-    /// gets one at a time: it would wait for each if they were let gather.
-    pub fn at_hand(&self) -> Option<usize> {
-        let mut least = usize::MAX;
-        for worker in self.workers.values() {
-            match &worker.link {
-                Link::Stock(_) => return None,
-                Link::Lane(link) if !worker.draining => {
-                    least = least.min(link.waiting_and_begun().0);
-                }
-                Link::Lane(_) | Link::None => {}
-            }
-        }
-        Some(least)
+    /// Whether connections may be let gather in a flood: not while a worker gets one at a time,
+    /// which would then wait for each.
+    pub fn may_gather(&self) -> bool {
+        let is_stock = |worker: &Worker| matches!(worker.link, Link::Stock(_));
+        !self.workers.values().any(is_stock)
     }
 
     /// How long the thread may sleep when nothing happens; `None` for as long as it likes.

@@ -103,9 +103,9 @@ impl Shared {
             }
             dispatcher.turn(now);
             limit = dispatcher.next_look(now);
-            let at_hand = dispatcher.at_hand();
+            let may_gather = dispatcher.may_gather();
             drop(dispatcher);
-            if let Some(pause) = at_hand.and_then(|at_hand| gathering.pause(waited, at_hand)) {
+            if let Some(pause) = gathering.pause(waited).filter(|_| may_gather) {
                 thread::sleep(pause);
             }
         }
