@@ -11,6 +11,7 @@ const { both, now, secondsSince } = require('./both');
 const LOOK = path.join(__dirname, '..', 'children', 'look.js');
 const SIZE = 8 << 20;
 const MEGABYTE = 1e6;
+const WARM_UP = 10;
 
 // The limits, and their names.
 const AREA = 'memory used again, in Rust';
@@ -61,9 +62,9 @@ function throughput(payloads, serialization) {
       const [length] = await reply;
       if (length !== sent) throw new Error(`the child saw ${length} of ${sent}`);
     };
-    await exchange();
-    await exchange();
-    const count = quick ? 5 : 25;
+    // Until memory that has been collected is used again, on both sides.
+    for (let i = 0; i < WARM_UP; i++) await exchange();
+    const count = quick ? 5 : 50;
     const start = now();
     for (let i = 0; i < count; i++) await exchange();
     const rate = (count * SIZE) / MEGABYTE / secondsSince(start);

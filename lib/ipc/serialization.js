@@ -6,7 +6,7 @@
 
 const v8 = require('node:v8');
 const binding = require('../binding');
-const { Aside, Beside, blocks, closeAll } = require('./large_buffers');
+const { Aside, Beside, THRESHOLD, blocks, closeAll } = require('./large_buffers');
 const { plainText } = require('./plain_message');
 const { ERR_INVALID_ARG_VALUE } = require('../errors');
 
@@ -106,7 +106,8 @@ const json = {
     const asItIs = encodeString(native, message);
     if (asItIs !== undefined) return asItIs;
     const text = this.encode(message);
-    return (native.features & SHARED_MEMORY) === 0 ? text : encodeText(native, text);
+    const isShort = text.length < THRESHOLD || (native.features & SHARED_MEMORY) === 0;
+    return isShort ? text : encodeText(native, text);
   },
 };
 
