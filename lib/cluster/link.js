@@ -3,13 +3,12 @@
 // dispatcher calls it, and whether it has a lane.
 
 const dispatcher = require('./dispatcher');
+const { LANE_VERSION } = require('./lane_version');
 const { channelOf } = require('../ipc');
 const { adoptDescriptor } = require('../ipc/native_handle');
 const { validateBoolean, validateInteger } = require('../validators');
 
 const QUIETLY = { swallowErrors: true };
-// The layout of lane and scoreboard, as the worker's environment names it.
-const LANE_VERSION = 2;
 const DEFAULT_WEIGHT = 1;
 const MAX_WEIGHT = 65535;
 
@@ -107,4 +106,4 @@ class Link {
   }
 }
 
-module.exports = { LANE_VERSION, Link };
+module.exports = { Link };

@@ -6,8 +6,8 @@ const cluster = require('node:cluster');
 const binding = require('../binding');
 const { debug } = require('../debug');
 const { Lane } = require('./lane');
+const { LANE_VERSION } = require('./lane_version');
 
-const VERSION = 2;
 const QUIETLY = { swallowErrors: true };
 
 // The message that Node's own listener is about to handle.
@@ -64,13 +64,13 @@ function serve(listener, server, handle, kind) {
 function join() {
   const offer = process.env.BROOD_CLUSTER;
   delete process.env.BROOD_CLUSTER;
-  if (offer !== String(VERSION) || !cluster.isWorker || !process.connected) return;
+  if (offer !== String(LANE_VERSION) || !cluster.isWorker || !process.connected) return;
   if (cluster.worker.state === 'listening') return;
   lane = new Lane(() => tell({ act: 'no-lane' }));
   process.prependListener('internalMessage', onInternalMessage);
   process.once('disconnect', () => lane.close());
   cluster._getServer = withListeners(cluster._getServer);
-  tell({ act: 'lane', version: VERSION });
+  tell({ act: 'lane', version: LANE_VERSION });
 }
 
 module.exports = { join };

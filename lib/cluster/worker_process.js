@@ -4,7 +4,7 @@
 const { fork } = require('../child_process/fork');
 const { ERR_SOCKET_BAD_PORT } = require('../errors');
 const { validatePort } = require('../validators');
-const { LANE_VERSION } = require('./link');
+const { LANE_VERSION } = require('./lane_version');
 
 const INSPECT_FLAG = /--inspect(?:-brk|-port)?|--debug-port/;
 const FIRST_PORT = 1024;

@@ -167,23 +167,22 @@ impl LaneLink {
 
     /// How many permits for a listener the worker has not come to.
     pub fn unused_permits(&self, listener: u32) -> usize {
-        let is_unused = |offer: &&Offer| {
-            offer.what.is_permit()
-                && offer.what.listener() == listener
-                && self.board.slot(offer.sequence) == Slot::Offered
-        };
-        self.offers.iter().filter(is_unused).count()
+        self.permits_that_are(Slot::Offered, listener)
     }
 
     /// How many connections of a listener the worker has accepted since the last
     /// [`sweep`](Self::sweep).
     pub fn accepted_since(&self, listener: u32) -> usize {
-        let is_accepted = |offer: &&Offer| {
+        self.permits_that_are(Slot::Taken, listener)
+    }
+
+    fn permits_that_are(&self, state: Slot, listener: u32) -> usize {
+        let is_such = |offer: &&Offer| {
             offer.what.is_permit()
                 && offer.what.listener() == listener
-                && self.board.slot(offer.sequence) == Slot::Taken
+                && self.board.slot(offer.sequence) == state
         };
-        self.offers.iter().filter(is_accepted).count()
+        self.offers.iter().filter(is_such).count()
     }
 
     fn push(&mut self, what: Offered, now: Instant) {
@@ -271,14 +270,15 @@ impl LaneLink {
         for offer in self.offers.drain(..) {
             match board.slot(offer.sequence) {
                 Slot::Offered | Slot::Claimed => kept.push_back(offer),
-                Slot::Declined if offer.what.is_permit() => {
+                answer => {
                     // It may lack the socket, which can get lost when it has no descriptor left.
-                    if let Some(known) = &mut self.listeners {
-                        known.remove(&offer.what.listener());
+                    if let (Offered::Permit(listener), Slot::Declined) = (&offer.what, answer)
+                        && let Some(known) = &mut self.listeners
+                    {
+                        known.remove(listener);
                     }
-                    outcome.decline_permit();
+                    conclude(offer.what, answer, outcome);
                 }
-                answer => conclude(offer.what, answer, outcome),
             }
         }
         self.offers = kept;

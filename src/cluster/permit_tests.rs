@@ -1,8 +1,6 @@
 //! The dispatcher with workers that accept for themselves: who may accept how many connections, and
 //! that none is lost or waits for somebody who does not come.
 
-use std::time::Duration;
-
 use nix::errno::Errno;
 
 use super::scheduler::Policy;
@@ -96,18 +94,8 @@ fn a_lone_worker_that_declines_everything_is_asked_from_time_to_time() {
     let mut stage = Stage::new(Policy::RoundRobin);
     let mut full = stage.accepting_lane(1);
     let clients = stage.clients(1);
-    let (mut looks, mut asked) = (0, 0);
-    let end = stage.now + Duration::from_secs(1);
-    while stage.now < end {
-        stage.turn();
-        asked += full.decline();
-        let look = stage.dispatcher.next_look(stage.now).unwrap();
-        assert!(look >= Duration::from_micros(500), "{look:?}");
-        stage.now += look;
-        looks += 1;
-    }
+    let asked = stage.decline_for_a_second(&mut full);
     assert!((10..=200).contains(&asked), "{asked}");
-    assert!(looks <= 1000, "{looks}");
     stage.pass_ms(10);
     assert_eq!(names(&full.serve()), ports(&clients));
 }

@@ -91,6 +91,23 @@ impl Stage {
             .collect()
     }
 
+    /// Lets a second pass in which `worker` declines whatever it is offered; returns how often it was
+    /// asked.
+    pub fn decline_for_a_second(&mut self, worker: &mut LaneWorker) -> usize {
+        let (mut looks, mut asked) = (0, 0);
+        let end = self.now + Duration::from_secs(1);
+        while self.now < end {
+            self.turn();
+            asked += worker.decline();
+            let look = self.dispatcher.next_look(self.now).unwrap();
+            assert!(look >= Duration::from_micros(500), "{look:?}");
+            self.now += look;
+            looks += 1;
+        }
+        assert!(looks <= 1000, "{looks}");
+        asked
+    }
+
     /// Whether anybody listens still.
     pub fn can_connect(&self) -> bool {
         TcpStream::connect(self.address).is_ok()
