@@ -2,8 +2,10 @@
 //! soon as its answer is complete and right. One thread, so that the servers have the rest of a
 //! small machine.
 //!
-//! `load PORT SECONDS CONCURRENT new-connections|keep-alive` prints the requests that were
-//! answered, the ones that were not, and the time from the first to the last answer.
+//! `load PORT SECONDS CONCURRENT new-connections|keep-alive|keep-alive-at-once` prints the requests
+//! that were answered, the ones that were not, and the time from the first to the last answer.
+//! Connections that are kept are opened one after the other, each when the one before has had its
+//! first answer, or all at once.
 
 use std::error::Error;
 use std::io::{ErrorKind, Read, Write};
@@ -22,12 +24,13 @@ const EVENTS: usize = 64;
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [port, seconds, concurrent, kind] = arguments.as_slice() else {
-        return Err("usage: load PORT SECONDS CONCURRENT new-connections|keep-alive".into());
+        return Err("usage: load PORT SECONDS CONCURRENT KIND".into());
     };
-    let keep_alive = match kind.as_str() {
-        "keep-alive" => true,
-        "new-connections" => false,
-        other => return Err(format!("neither new-connections nor keep-alive: {other}").into()),
+    let (keep_alive, at_once) = match kind.as_str() {
+        "keep-alive" => (true, false),
+        "keep-alive-at-once" => (true, true),
+        "new-connections" => (false, true),
+        other => return Err(format!("no kind of load: {other}").into()),
     };
     let mut load = Load {
         port: port.parse()?,
@@ -38,10 +41,8 @@ fn main() -> Outcome<()> {
         answered: 0,
         errors: 0,
     };
-    let seconds = load.run(
-        Duration::from_secs_f64(seconds.parse()?),
-        concurrent.parse()?,
-    )?;
+    let time = Duration::from_secs_f64(seconds.parse()?);
+    let seconds = load.run(time, concurrent.parse()?, at_once)?;
     println!(
         r#"{{"requests":{},"errors":{},"seconds":{seconds}}}"#,
         load.answered, load.errors
@@ -73,12 +74,11 @@ struct Exchange {
 impl Load {
     /// Keeps `concurrent` requests going for `time`, then waits for the last answers. Returns the
     /// seconds up to the last answer.
-    fn run(&mut self, time: Duration, concurrent: usize) -> Outcome<f64> {
+    fn run(&mut self, time: Duration, concurrent: usize, at_once: bool) -> Outcome<f64> {
         let start = Instant::now();
         let end = start + time;
-        for place in 0..concurrent {
-            self.places.push(None);
-            self.open(place)?;
+        for _ in 0..if at_once { concurrent } else { 1 } {
+            self.add()?;
         }
         let mut last = start;
         let mut events = [EpollEvent::empty(); EVENTS];
@@ -90,12 +90,22 @@ impl Load {
                 self.advance(place, Instant::now() < end)?;
                 if self.answered > before {
                     last = Instant::now();
+                    let is_newest = place + 1 == self.places.len();
+                    if is_newest && self.places.len() < concurrent {
+                        self.add()?;
+                    }
                 }
             }
         }
         // What was never answered is lost.
         self.errors += self.places.iter().flatten().count();
         Ok((last - start).as_secs_f64())
+    }
+
+    /// One more request at a time.
+    fn add(&mut self) -> Outcome<()> {
+        self.places.push(None);
+        self.open(self.places.len() - 1)
     }
 
     /// Connects and asks. A refusal is an error of this request, and the place stays empty.

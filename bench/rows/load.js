@@ -11,11 +11,11 @@ const WARM_UP_SECONDS = 0.5;
 const SECONDS = 3;
 
 /**
- * Warms up and then loads the HTTP server at `port`; resolves with `{ requests, errors, seconds }`,
- * the errors of the warm-up included. `begin()` is called between the two.
+ * Warms up and then loads the HTTP server at `port`, in a way that the client knows; resolves with
+ * `{ requests, errors, seconds }`, the errors of the warm-up included. `begin()` is called between
+ * the two.
  */
-async function load(port, { keepAlive = false, quick, begin }) {
-  const kind = keepAlive ? 'keep-alive' : 'new-connections';
+async function load(port, { kind = 'new-connections', quick, begin }) {
   const warmUp = await run('load', [port, WARM_UP_SECONDS, CONCURRENT, kind]);
   await begin?.();
   const result = await run('load', [port, quick ? 1 : SECONDS, CONCURRENT, kind]);
