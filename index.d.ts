@@ -154,6 +154,14 @@ export function adoptChannel(): boolean;
 export function sharedBuffer(size: number, peer?: ChildProcess | Worker | NodeJS.Process): Buffer;
 
 /**
+ * Gives back the memory of a large Buffer, typed array or ArrayBuffer that has come in a message, or
+ * that `sharedBuffer()` has made, without waiting for garbage collection. It, and all else that lies
+ * in the same ArrayBuffer, is empty afterwards; nothing that is still going on may use it. Returns
+ * false, and does nothing, for any other.
+ */
+export function releaseBuffer(buffer: ArrayBufferLike | NodeJS.ArrayBufferView): boolean;
+
+/**
  * How connections are shared out: left to the operating system; in turn, skipping workers that are
  * behind; strictly in turn; to whoever has the fewest; to the better of two chosen at random; always
  * the same worker for one client address.

@@ -13,6 +13,7 @@ const brood = require('./lib/child_process');
 lazily(brood, 'cluster', () => require('./lib/cluster').currentCluster());
 lazily(brood, 'diagnostics', () => require('./lib/diagnostics').diagnostics);
 lazily(brood, 'sharedBuffer', () => require('./lib/ipc/shared_buffer').sharedBuffer);
+lazily(brood, 'releaseBuffer', () => require('./lib/ipc/shared_buffer').releaseBuffer);
 lazily(brood, 'adoptChannel', () => require('./lib/ipc/takeover').takeOverChannel);
 
 // What a parent that has brood, too, offers a child stands in the child's environment.

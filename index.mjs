@@ -14,6 +14,7 @@ export const {
   execSync,
   fork,
   killTree,
+  releaseBuffer,
   sharedBuffer,
   spawn,
   spawnSync,

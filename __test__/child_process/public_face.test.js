@@ -13,7 +13,14 @@ test('every name of node:child_process is there, in its order and with its arity
 
 test('what brood adds comes on top', () => {
   const added = Object.keys(brood).filter((name) => !Object.hasOwn(stock, name));
-  expect(added).toEqual(['killTree', 'cluster', 'diagnostics', 'sharedBuffer', 'adoptChannel']);
+  expect(added).toEqual([
+    'killTree',
+    'cluster',
+    'diagnostics',
+    'sharedBuffer',
+    'releaseBuffer',
+    'adoptChannel',
+  ]);
 });
 
 test('the methods of ChildProcess are those of Node', () =>

@@ -13,6 +13,7 @@ import {
   execFile,
   fork,
   killTree,
+  releaseBuffer,
   sharedBuffer,
   spawn,
   spawnSync,
@@ -95,6 +96,9 @@ for (const peer of [undefined, forked, clusterWorker, process]) {
 }
 // @ts-expect-error: not a process
 sharedBuffer(1, 'child');
+const released: boolean = releaseBuffer(new Float64Array(8)) && releaseBuffer(new ArrayBuffer(8));
+// @ts-expect-error: no memory
+releaseBuffer('text');
 clusterWorker.weight = 3;
 clusterWorker.draining = true;
 cluster.on('listening', (worker, { port }) => worker.send({ port }));

@@ -49,10 +49,11 @@ function filledInPlace({ brood, childProcess }, child) {
   return () => allocate().fill(7);
 }
 
-function throughput(payloads, serialization) {
+function throughput(payloads, serialization, { releases = false } = {}) {
   return async (context) => {
-    const { childProcess, sameExecArgv, quick } = context;
-    const child = childProcess.fork(LOOK, [], { execArgv: sameExecArgv, serialization });
+    const { brood, broodPath, childProcess, sameExecArgv, quick } = context;
+    const args = releases && brood ? [broodPath] : [];
+    const child = childProcess.fork(LOOK, args, { execArgv: sameExecArgv, serialization });
     const next = payloads(context, child);
     const exchange = async () => {
       const payload = next();
@@ -136,5 +137,11 @@ module.exports = [
     programs: true,
     contestants: withLimits(throughput(filledInPlace, 'advanced'), 'filled'),
     comparisons: [{ ...line('8 MB Buffer filled in place, advanced', 6), ...limits }],
+  },
+  {
+    id: 'S10e',
+    programs: true,
+    contestants: withLimits(throughput(filledInPlace, 'advanced', { releases: true }), 'filled'),
+    comparisons: [{ ...line('the same, released when it has been looked at', 6), ...limits }],
   },
 ];

@@ -40,6 +40,8 @@ const VIEWS = [
 // Where the buffers of sharedBuffer() lie: the number by which the addon knows the memory, and the
 // channel whose area it is, if any.
 const regions = new WeakMap();
+// The ArrayBuffers that have come beside a message.
+const received = new WeakSet();
 
 function kindOf(view) {
   if (view.constructor === Buffer) return 0;
@@ -80,7 +82,9 @@ class Aside {
 
   #handOverArea({ buffer }, { number }) {
     const { id } = this.native;
-    return this.#add(AREA, binding.areaHandOver(id, buffer, number, buffer.byteLength));
+    const area = binding.areaHandOver(id, buffer, number, buffer.byteLength);
+    if (area >= 0) regions.delete(buffer);
+    return this.#add(AREA, area);
   }
 
   /** Puts a large view here; how the message refers to it, or null when it is to be copied. */
@@ -139,12 +143,12 @@ class Beside {
 
   #memory(index, byteLength) {
     const piece = this.#take(index, byteLength);
-    if (typeof piece !== 'number') {
-      if (piece.byteLength === byteLength) return piece;
+    const memory = typeof piece === 'number' ? binding.openSealed(piece, byteLength) : piece;
+    if (typeof memory === 'number') throw errnoException(memory, 'mmap');
+    if (memory.byteLength !== byteLength) {
       throw new Error('a large buffer is not of the length it should have');
     }
-    const memory = binding.openSealed(piece, byteLength);
-    if (typeof memory === 'number') throw errnoException(memory, 'mmap');
+    received.add(memory);
     return memory;
   }
 
@@ -194,4 +198,20 @@ function areaBuffer(native, size) {
   return Buffer.from(buffer);
 }
 
-module.exports = { Aside, Beside, LARGEST, THRESHOLD, areaBuffer, blocks, closeAll, sharedBuffer };
+/** Takes the memory of a buffer away from it, if it is one of ours; whether it was. */
+function release(buffer) {
+  if (!received.delete(buffer) && !regions.delete(buffer)) return false;
+  return binding.detach(buffer);
+}
+
+module.exports = {
+  Aside,
+  Beside,
+  LARGEST,
+  THRESHOLD,
+  areaBuffer,
+  blocks,
+  closeAll,
+  release,
+  sharedBuffer,
+};

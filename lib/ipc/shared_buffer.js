@@ -1,11 +1,13 @@
 'use strict';
 
-// sharedBuffer(): which memory a Buffer that is to be filled in place is given. What becomes of it
-// when it is sent is large_buffers.js's.
+// sharedBuffer(): which memory a Buffer that is to be filled in place is given, and releaseBuffer(),
+// by which memory is given back before it is collected. What becomes of it when it is sent is
+// large_buffers.js's.
 
 const { ChildProcess } = require('node:child_process');
+const { isAnyArrayBuffer } = require('node:util').types;
 const { channelOf } = require('./channel');
-const { LARGEST, areaBuffer, sharedBuffer: bufferForAnybody } = require('./large_buffers');
+const { LARGEST, areaBuffer, release, sharedBuffer: bufferForAnybody } = require('./large_buffers');
 const { ERR_INVALID_ARG_TYPE } = require('../errors');
 const { validateInteger } = require('../validators');
 
@@ -33,4 +35,19 @@ function sharedBuffer(size, peer) {
   return (native && areaBuffer(native, size)) ?? bufferForAnybody(size);
 }
 
-module.exports = { sharedBuffer };
+/**
+ * Gives back the memory of a large Buffer, typed array or ArrayBuffer that has come in a message, or
+ * that sharedBuffer() has made, for the next message to use: all that lies in its memory has length
+ * 0 afterwards. Returns false, and does nothing, for any other.
+ */
+function releaseBuffer(buffer) {
+  if (ArrayBuffer.isView(buffer)) return release(buffer.buffer);
+  if (isAnyArrayBuffer(buffer)) return release(buffer);
+  throw new ERR_INVALID_ARG_TYPE(
+    'buffer',
+    ['ArrayBuffer', 'Buffer', 'TypedArray', 'DataView'],
+    buffer,
+  );
+}
+
+module.exports = { releaseBuffer, sharedBuffer };

@@ -28,6 +28,7 @@ pub const FUNCTIONS: &[Function] = &[
     ("openSealedText", Some(open_sealed_text)),
     ("sharedMemory", Some(shared_memory)),
     ("handOver", Some(hand_over)),
+    ("detach", Some(detach)),
 ];
 
 /// What there may be of peers' memory, and of copies of it, that JavaScript uses directly; above it
@@ -202,6 +203,15 @@ unsafe extern "C" fn hand_over(env: napi_env, info: napi_callback_info) -> napi_
     };
     let sealed = region.mapping.vacate().and_then(|()| sealed::seal(&file));
     descriptor_or_errno(env, sealed.map(|()| file))
+}
+
+/// Takes an ArrayBuffer's memory away from it, which goes back to where it came from when the event
+/// loop comes to it; whether that could be done.
+unsafe extern "C" fn detach(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [buffer] = value::arguments(env, info);
+    // SAFETY: the value is live in the current scope.
+    let status = unsafe { sys::napi_detach_arraybuffer(env, buffer) };
+    value::boolean(env, status == sys::Status::napi_ok)
 }
 
 fn descriptor_or_errno(env: napi_env, file: Result<OwnedFd, Errno>) -> napi_value {
