@@ -2,7 +2,7 @@
 //! batches, descriptors that travel with the first byte of their frame, and many of them under way
 //! at a time. Keeps what it sent with descriptors until that is acknowledged, and knows the areas
 //! that large buffers are put into. Reading the acknowledgements is left to `channel`, the layout to
-//! `layout`.
+//! `layout`, the books of the messages to `ledger`.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -16,22 +16,19 @@ use super::Framing;
 use super::advanced;
 use super::areas::OwnAreas;
 use super::buffer::Buffer;
-use super::channel::ChannelEvent;
 use super::layout::{
     Content, HEADER, Header, Kind, MAX_BATCH, MAX_DESCRIPTORS, MAX_PIECES, Piece, VALUE_PREFIX,
 };
-use super::send_queue::{FlushState, Progress, SendCounts, SendMode, SendStatus};
-use super::transport::Transport;
+use super::ledger::{
+    ChannelEvent, FlushState, Ledger, MAX_RETRANSMISSIONS, SendMode, SendStatus, Sender,
+};
+use super::transport::{Transport, is_lost, nothing_sent};
 use crate::sys::area::Area;
 
-/// Gathered bytes that are written without waiting for a flush.
-const GATHER: usize = 64 * 1024;
 /// Handles that may be unacknowledged at a time, with pipelining.
 const WINDOW: usize = 128;
 /// How many of them a piece of shared memory counts for: it is large, and the peer's to free.
 const MEMORY_WEIGHT: usize = 8;
-/// How often a refused handle is sent again, as by Node.
-const MAX_RETRANSMISSIONS: u8 = 3;
 
 /// What a message has beside the stream: a large buffer, or a long text.
 #[derive(Debug)]
@@ -179,13 +176,7 @@ pub(crate) struct BatchQueue {
     unacknowledged: VecDeque<Sent>,
     window: usize,
     areas: OwnAreas,
-    last: u64,
-    completed: u64,
-    gathered_since: Option<Instant>,
-    blocked: bool,
-    broken: Option<Errno>,
-    events: VecDeque<ChannelEvent>,
-    counts: SendCounts,
+    ledger: Ledger,
 }
 
 impl BatchQueue {
@@ -202,14 +193,12 @@ impl BatchQueue {
             unacknowledged: VecDeque::new(),
             window: if pipelined { WINDOW } else { 1 },
             areas: OwnAreas::default(),
-            last,
-            completed: last,
-            gathered_since: None,
-            blocked: false,
-            broken: None,
-            events: VecDeque::new(),
-            counts: SendCounts::default(),
+            ledger: Ledger::after(last),
         }
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     pub fn reserve(&mut self, len: usize, encoding: Framing) -> &mut [u8] {
@@ -337,13 +326,13 @@ impl BatchQueue {
     /// The peer has copied what was in this area. Returns whether there was something, as far as
     /// is known: with a broken direction the areas are gone, and what the peer said before is true.
     pub fn release_area(&mut self, number: u32) -> bool {
-        self.broken.is_some() || self.areas.release(number)
+        self.ledger.broken().is_some() || self.areas.release(number)
     }
 
     /// Queues a frame that says something about frame `number`; it is written by the next flush,
     /// ahead of all messages.
     pub fn say(&mut self, kind: Kind, number: u32) {
-        if self.broken.is_none() {
+        if self.ledger.broken().is_none() {
             let header = Header::control(kind, number, 0);
             self.control.bytes.append(&header.encode());
         }
@@ -352,14 +341,13 @@ impl BatchQueue {
     pub fn flush(&mut self, transport: &mut impl Transport) -> FlushState {
         self.reserved = None;
         self.open = None;
-        self.blocked = false;
-        self.gathered_since = None;
+        self.ledger.begin_flush();
         while let Some(step) = self.next_step() {
-            match self.write(transport, step) {
+            match self.write(transport, step).or_else(nothing_sent) {
                 Ok(true) => {}
                 // The rest of a partial write would only meet a full buffer.
-                Ok(false) | Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => {
-                    self.blocked = true;
+                Ok(false) => {
+                    self.ledger.block();
                     break;
                 }
                 // The kernel's own limit of descriptors under way: acknowledgements make room.
@@ -367,7 +355,7 @@ impl BatchQueue {
                 Err(errno) => self.fail(step, errno),
             }
         }
-        self.state()
+        self.ledger.state()
     }
 
     /// The peer has everything with descriptors up to frame `number`. Returns whether that
@@ -378,8 +366,7 @@ impl BatchQueue {
             && is_at_or_before(sent.number, number)
         {
             for sequence in sent.first..=sent.last {
-                self.events
-                    .push_back(ChannelEvent::HandleAcknowledged { sequence });
+                self.ledger.acknowledged(sequence, Sender::Client);
             }
             self.unacknowledged.pop_front();
             released = true;
@@ -400,7 +387,7 @@ impl BatchQueue {
             return true;
         }
         sent.retransmissions += 1;
-        self.counts.retransmissions += sent.descriptors.len() as u64;
+        self.ledger.counts.retransmissions += sent.descriptors.len() as u64;
         let descriptors = sent.descriptors.clone();
         let header = Header::control(Kind::Again, number, descriptors.len() as u16);
         self.control.gates.push_back(Gate {
@@ -421,27 +408,6 @@ impl BatchQueue {
         }
     }
 
-    pub fn state(&self) -> FlushState {
-        match self.broken {
-            Some(errno) => FlushState::Failed(errno),
-            None if self.blocked => FlushState::Blocked,
-            None if self.unwritten() > 0 => FlushState::AwaitingAck,
-            None => FlushState::Empty,
-        }
-    }
-
-    pub fn completed(&self) -> u64 {
-        self.completed
-    }
-
-    pub fn unwritten(&self) -> u64 {
-        if self.broken.is_some() {
-            0
-        } else {
-            self.last - self.completed
-        }
-    }
-
     pub fn queued_bytes(&self) -> usize {
         self.messages.bytes.len() + self.control.bytes.len()
     }
@@ -453,7 +419,7 @@ impl BatchQueue {
 
     pub fn held_messages(&self) -> usize {
         if self.is_held() {
-            self.unwritten() as usize
+            self.ledger.unwritten() as usize
         } else {
             0
         }
@@ -467,36 +433,24 @@ impl BatchQueue {
         !self.unacknowledged.is_empty()
     }
 
-    pub fn is_blocked(&self) -> bool {
-        self.blocked
-    }
-
     pub fn oldest_unsent(&self) -> Option<Instant> {
-        let waits_for_flush = !self.blocked && self.next_step().is_some();
-        self.gathered_since.filter(|_| waits_for_flush)
-    }
-
-    pub fn broken(&self) -> Option<Errno> {
-        self.broken
+        self.ledger
+            .gathered_since()
+            .filter(|_| self.next_step().is_some())
     }
 
     pub fn next_event(&mut self) -> Option<ChannelEvent> {
-        self.events.pop_front()
+        self.ledger.next_event(Sender::Client)
     }
 
-    pub fn counts(&self) -> SendCounts {
-        self.counts
-    }
-
-    /// Counts as lost what is left when the process ends.
+    /// See [`Ledger::give_up`].
     pub fn give_up(&mut self) {
-        self.counts.dropped += self.unwritten();
+        self.ledger.give_up();
     }
 
     /// The direction is broken: nothing more will be written.
     pub fn break_off(&mut self, errno: Errno) {
-        self.counts.dropped += self.unwritten();
-        self.broken = Some(errno);
+        self.ledger.break_off(errno);
         self.messages = Lane::default();
         self.control = Lane::default();
         self.ends = VecDeque::new();
@@ -507,7 +461,7 @@ impl BatchQueue {
 
     fn take_reserved(&mut self, len: usize) -> Result<Reserved, Errno> {
         let reserved = self.reserved.take();
-        if let Some(errno) = self.broken {
+        if let Some(errno) = self.ledger.broken() {
             return Err(errno);
         }
         let reserved = reserved.ok_or(Errno::EINVAL)?;
@@ -632,10 +586,9 @@ impl BatchQueue {
         let at = (open.start - self.messages.position) as usize;
         self.messages.bytes.filled_mut()[at..at + HEADER].copy_from_slice(&open.header.encode());
         self.open = Some(open);
-        self.last += 1;
         let end = FrameEnd {
             position: self.messages.end(),
-            last: self.last,
+            last: self.ledger.enter(),
         };
         match self.ends.back_mut() {
             Some(back) if back.position > open.start => *back = end,
@@ -660,15 +613,13 @@ impl BatchQueue {
         transport: Option<&mut T>,
         mode: SendMode,
     ) -> Result<SendStatus, Errno> {
-        let sequence = self.last;
-        let due = mode == SendMode::WriteNow || self.queued_bytes() >= GATHER;
+        let sequence = self.ledger.last();
         match transport {
-            Some(transport) if due && !self.blocked => {
+            Some(transport) if self.ledger.is_due(mode, self.queued_bytes()) => {
                 self.flush(transport);
-                self.check_sent(sequence)?;
+                self.ledger.check_sent(sequence, Sender::Client)?;
             }
-            _ if self.gathered_since.is_none() => self.gathered_since = Some(Instant::now()),
-            _ => {}
+            _ => self.ledger.gather(),
         }
         Ok(self.status(sequence))
     }
@@ -703,7 +654,7 @@ impl BatchQueue {
     }
 
     fn is_held(&self) -> bool {
-        !self.blocked && self.is_window_closed()
+        !self.ledger.is_blocked() && self.is_window_closed()
     }
 
     /// Writes as much as the kernel takes; tells whether that was all of the step.
@@ -716,9 +667,9 @@ impl BatchQueue {
             }
         };
         let (written, passed) = lane.write(transport, len)?;
-        self.counts.bytes += written as u64;
+        self.ledger.counts.bytes += written as u64;
         if let Some(gate) = passed {
-            self.counts.descriptors += gate.descriptors.len() as u64;
+            self.ledger.counts.descriptors += gate.descriptors.len() as u64;
             if matches!(step, Step::Messages(_)) {
                 self.remember(gate);
             }
@@ -731,14 +682,11 @@ impl BatchQueue {
 
     /// Keeps the descriptors of the frame that begins at the gate until they are acknowledged.
     fn remember(&mut self, gate: Gate) {
-        let first = self.completed + 1;
-        let last = self
-            .ends
-            .front()
-            .map_or(self.completed, |frame_end| frame_end.last);
+        let completed = self.ledger.completed();
+        let last = self.ends.front().map_or(completed, |end| end.last);
         self.unacknowledged.push_back(Sent {
             number: gate.number,
-            first,
+            first: completed + 1,
             last,
             descriptors: gate.descriptors,
             areas: gate.areas,
@@ -751,8 +699,7 @@ impl BatchQueue {
         while let Some(end) = self.ends.front()
             && end.position <= self.messages.position
         {
-            self.counts.messages += end.last - self.completed;
-            self.completed = end.last;
+            self.ledger.written_up_to(end.last);
             self.boundary = end.position;
             self.ends.pop_front();
         }
@@ -770,9 +717,7 @@ impl BatchQueue {
         };
         self.take_back(&sent.areas);
         for sequence in sent.first..=sent.last {
-            self.counts.not_received += 1;
-            self.events
-                .push_back(ChannelEvent::HandleNotReceived { sequence });
+            self.ledger.not_received(sequence, Sender::Client);
         }
     }
 
@@ -785,11 +730,7 @@ impl BatchQueue {
 
     /// An error that repeating the call would not mend.
     fn fail(&mut self, step: Step, errno: Errno) {
-        let connection_lost = matches!(
-            errno,
-            Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN | Errno::EBADF | Errno::ENOTSOCK
-        );
-        if connection_lost {
+        if is_lost(errno) {
             return self.break_off(errno);
         }
         match step {
@@ -816,43 +757,14 @@ impl BatchQueue {
         let len = end.position - self.messages.position;
         self.messages.skip(len as usize);
         self.boundary = end.position;
-        for sequence in self.completed + 1..=end.last {
-            self.counts.dropped += 1;
-            self.events
-                .push_back(ChannelEvent::SendFailed { sequence, errno });
-        }
-        self.completed = end.last;
-    }
-
-    /// What `send` itself reports about a message that could not be written.
-    fn check_sent(&mut self, sequence: u64) -> Result<(), Errno> {
-        if let Some(errno) = self.broken {
-            return Err(errno);
-        }
-        match self.events.back() {
-            Some(&ChannelEvent::SendFailed {
-                sequence: failed,
-                errno,
-            }) if failed == sequence => {
-                self.events.pop_back();
-                Err(errno)
-            }
-            _ => Ok(()),
+        for sequence in self.ledger.completed() + 1..=end.last {
+            self.ledger.failed(sequence, Sender::Client, errno);
         }
     }
 
     fn status(&self, sequence: u64) -> SendStatus {
-        let progress = if self.completed >= sequence {
-            Progress::Written
-        } else if self.blocked {
-            Progress::Blocked
-        } else if self.is_held() {
-            Progress::Held
-        } else {
-            Progress::Gathered
-        };
         SendStatus {
-            progress,
+            progress: self.ledger.progress(sequence, self.is_held()),
             sequence,
             queued_bytes: self.queued_bytes(),
             held_messages: self.held_messages(),

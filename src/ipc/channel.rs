@@ -17,8 +17,8 @@ use super::descriptors::DescriptorFifo;
 use super::error::ReceiveError;
 use super::frame_reader::{FrameReader, Frames};
 use super::layout::Kind;
+use super::ledger::{ChannelEvent, FlushState, SendMode, SendStatus, Sender};
 use super::outgoing::Outgoing;
-use super::send_queue::{FlushState, SendMode, SendStatus, Sender};
 use super::transport::{Ancillary, Ready, Transport};
 use super::upgrade::{self, Negotiation, Offer, Step, Terms, features};
 use super::{Framing, Limits, advanced, json_lines};
@@ -32,30 +32,6 @@ const MAX_BUDGET: usize = 1 << 30;
 const MAX_UNREAD_REPLIES: usize = 1 << 20;
 /// Bytes read between two looks at the clock while draining.
 const DRAIN_BUDGET: usize = 1 << 20;
-
-/// Something that happened to a handle after `send` returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChannelEvent {
-    /// The peer acknowledged the handle of this message.
-    HandleAcknowledged {
-        /// The message's number.
-        sequence: u64,
-    },
-    /// The peer refused the handle of this message for the fourth time; it is given up (Node's
-    /// `SentHandleNotReceivedWarning`).
-    HandleNotReceived {
-        /// The message's number.
-        sequence: u64,
-    },
-    /// The kernel refused to send the handle of this message; message and handle are dropped,
-    /// the channel goes on.
-    SendFailed {
-        /// The message's number.
-        sequence: u64,
-        /// Why.
-        errno: Errno,
-    },
-}
 
 /// Counters since the channel began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

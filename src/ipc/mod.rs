@@ -18,6 +18,7 @@ mod error;
 mod frame_reader;
 mod json_lines;
 mod layout;
+mod ledger;
 mod outgoing;
 pub mod pace;
 mod send_queue;
@@ -40,12 +41,12 @@ mod socket_tests;
 
 pub use batch::{Arrived, Batch, HandleSlot, ReadEnd};
 pub use batch_queue::Beside;
-pub use channel::{Channel, ChannelEvent, ChannelStats};
+pub use channel::{Channel, ChannelStats};
 pub use control::Control;
 pub use error::ReceiveError;
 pub use frame_reader::{FrameReader, Frames, Run};
 pub use layout::Content;
-pub use send_queue::{FlushState, Progress, SendMode, SendStatus};
+pub use ledger::{ChannelEvent, FlushState, Progress, SendMode, SendStatus};
 pub use transport::{Ancillary, Ready, Received, Transport, UnixTransport};
 pub use v8_value::{V8Reader, V8Text, V8Writer};
 

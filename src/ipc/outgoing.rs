@@ -9,10 +9,10 @@ use nix::errno::Errno;
 
 use super::Framing;
 use super::batch_queue::{BatchQueue, Beside};
-use super::channel::ChannelEvent;
-use super::send_queue::{
-    FlushState, Progress, SendCounts, SendMode, SendQueue, SendStatus, Sender,
+use super::ledger::{
+    ChannelEvent, FlushState, Ledger, Progress, SendCounts, SendMode, SendStatus, Sender,
 };
+use super::send_queue::SendQueue;
 use super::transport::Transport;
 
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Outgoing {
 
     /// Whatever is sent from now on goes in frames, behind what is queued.
     pub fn switch(&mut self, pipelined_handles: bool) {
-        let frames = BatchQueue::new(self.stock.last(), pipelined_handles);
+        let frames = BatchQueue::new(self.stock.ledger().last(), pipelined_handles);
         self.frames.get_or_insert(frames);
     }
 
@@ -129,7 +129,7 @@ impl Outgoing {
         }
         match &mut self.frames {
             Some(frames) => frames.flush(transport),
-            None => self.stock.state(),
+            None => self.stock.ledger().state(),
         }
     }
 
@@ -144,24 +144,19 @@ impl Outgoing {
     }
 
     fn state(&self) -> FlushState {
-        match self.broken() {
-            Some(errno) => FlushState::Failed(errno),
-            None if self.is_blocked() => FlushState::Blocked,
-            None if self.unwritten() > 0 => FlushState::AwaitingAck,
-            None => FlushState::Empty,
-        }
+        FlushState::of(self.broken(), self.is_blocked(), self.unwritten())
     }
 
     pub fn completed(&self) -> u64 {
         match &self.frames {
-            Some(frames) if self.stock_done => frames.completed(),
-            _ => self.stock.completed(),
+            Some(frames) if self.stock_done => frames.ledger().completed(),
+            _ => self.stock.ledger().completed(),
         }
     }
 
     pub fn unwritten(&self) -> u64 {
-        let frames = self.frames.as_ref().map_or(0, BatchQueue::unwritten);
-        self.stock.unwritten() + frames
+        let frames = self.frames_ledger().map_or(0, Ledger::unwritten);
+        self.stock.ledger().unwritten() + frames
     }
 
     pub fn queued_bytes(&self) -> usize {
@@ -179,7 +174,7 @@ impl Outgoing {
         match &self.frames {
             Some(frames) if self.stock_done => frames.held_messages(),
             Some(frames) if self.stock.holds_handle() => {
-                self.stock.held_messages() + frames.unwritten() as usize
+                self.stock.held_messages() + frames.ledger().unwritten() as usize
             }
             _ => self.stock.held_messages(),
         }
@@ -200,7 +195,7 @@ impl Outgoing {
     }
 
     pub fn is_blocked(&self) -> bool {
-        self.stock.is_blocked() || self.frames.as_ref().is_some_and(BatchQueue::is_blocked)
+        self.stock.ledger().is_blocked() || self.frames_ledger().is_some_and(Ledger::is_blocked)
     }
 
     pub fn oldest_unsent(&self) -> Option<Instant> {
@@ -211,8 +206,8 @@ impl Outgoing {
     }
 
     pub fn broken(&self) -> Option<Errno> {
-        let frames = self.frames.as_ref().and_then(BatchQueue::broken);
-        self.stock.broken().or(frames)
+        let frames = self.frames_ledger().and_then(Ledger::broken);
+        self.stock.ledger().broken().or(frames)
     }
 
     pub fn next_event(&mut self, sender: Sender) -> Option<ChannelEvent> {
@@ -223,16 +218,8 @@ impl Outgoing {
     }
 
     pub fn counts(&self) -> SendCounts {
-        let (stock, frames) = (self.stock.counts(), self.frames.as_ref());
-        let frames = frames.map_or(SendCounts::default(), BatchQueue::counts);
-        SendCounts {
-            messages: stock.messages + frames.messages,
-            bytes: stock.bytes + frames.bytes,
-            descriptors: stock.descriptors + frames.descriptors,
-            retransmissions: stock.retransmissions + frames.retransmissions,
-            not_received: stock.not_received + frames.not_received,
-            dropped: stock.dropped + frames.dropped,
-        }
+        let frames = self.frames_ledger().map(|ledger| ledger.counts);
+        self.stock.ledger().counts + frames.unwrap_or_default()
     }
 
     pub fn give_up(&mut self) {
@@ -242,6 +229,10 @@ impl Outgoing {
         }
     }
 
+    fn frames_ledger(&self) -> Option<&Ledger> {
+        self.frames.as_ref().map(BatchQueue::ledger)
+    }
+
     /// Whether frames may be written: all before them is.
     fn is_stock_done(&mut self) -> bool {
         self.stock_done = self.stock_done || (self.frames.is_some() && self.is_stock_written());
@@ -249,10 +240,10 @@ impl Outgoing {
     }
 
     fn is_stock_written(&self) -> bool {
-        self.stock.unwritten() == 0
+        self.stock.ledger().unwritten() == 0
             && !self.stock.holds_handle()
             && self.stock.unqueued_bytes() == 0
-            && self.stock.broken().is_none()
+            && self.stock.ledger().broken().is_none()
     }
 
     /// What `send` reports about a frame that waits for the end of Node's protocol.
@@ -261,7 +252,7 @@ impl Outgoing {
             return status;
         }
         SendStatus {
-            progress: match self.stock.is_blocked() {
+            progress: match self.stock.ledger().is_blocked() {
                 true => Progress::Blocked,
                 false => Progress::Held,
             },

@@ -1,6 +1,6 @@
 //! What is still to be written: framed bytes in one buffer, the handles among them, and the rule
 //! that after a handle nothing follows until the peer acknowledged it. Reading the
-//! acknowledgements is left to `channel`.
+//! acknowledgements is left to `channel`, the books of the messages are `ledger`'s.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -14,86 +14,13 @@ use nix::errno::Errno;
 use super::Framing;
 use super::advanced;
 use super::buffer::Buffer;
-use super::channel::ChannelEvent;
-use super::transport::Transport;
+use super::ledger::{
+    ChannelEvent, FlushState, Ledger, MAX_RETRANSMISSIONS, SendMode, SendStatus, Sender,
+};
+use super::transport::{Transport, is_lost, nothing_sent};
 
-/// Gathered bytes that are written without waiting for a flush.
-const GATHER: usize = 64 * 1024;
-/// How often Node sends a refused handle again.
-const MAX_RETRANSMISSIONS: u8 = 3;
 /// Memory for message ends that an empty queue keeps, in entries.
 const KEEP_ENDS: usize = 16 * 1024;
-
-/// Whether a message may wait for others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendMode {
-    /// Write at once, together with what was gathered before.
-    WriteNow,
-    /// Leave it until the next flush, unless 64 KiB are gathered by then.
-    Gather,
-}
-
-/// Where a message is after `send`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// All of it is with the kernel.
-    Written,
-    /// It waits for a flush.
-    Gathered,
-    /// The kernel's buffer is full: flush when the socket is writable.
-    Blocked,
-    /// It waits for the peer to acknowledge an earlier handle.
-    Held,
-}
-
-/// Who sent a message, and therefore learns what became of its handle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sender {
-    /// The channel's owner.
-    Client,
-    /// A cluster's dispatcher, which sends connections on the same channel.
-    Dispatcher,
-}
-
-/// What became of a sent message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SendStatus {
-    /// Where the message is.
-    pub progress: Progress,
-    /// Its number. The first message of a channel has number 1, and it is done once
-    /// [`completed`](super::Channel::completed) has reached its number.
-    pub sequence: u64,
-    /// Unwritten bytes that wait for nothing but the kernel or a flush: what Node compares with
-    /// 128 KiB for the result of `send()`.
-    pub queued_bytes: usize,
-    /// Messages that wait for an acknowledgement, this one included: Node's
-    /// `_handleQueue.length`, so that `send()` returns `held_messages == 1` when held.
-    pub held_messages: usize,
-}
-
-/// What a flush left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlushState {
-    /// Nothing.
-    Empty,
-    /// Nothing that could be written before the peer acknowledges a handle.
-    AwaitingAck,
-    /// The kernel's buffer is full: flush again when the socket is writable.
-    Blocked,
-    /// The peer is gone or the socket broken. What was queued is dropped.
-    Failed(Errno),
-}
-
-/// What a send queue counts.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SendCounts {
-    pub messages: u64,
-    pub bytes: u64,
-    pub descriptors: u64,
-    pub retransmissions: u64,
-    pub not_received: u64,
-    pub dropped: u64,
-}
 
 /// A message with a handle. It keeps bytes and descriptor together until the acknowledgement, so
 /// that a retransmission sends both.
@@ -149,14 +76,7 @@ pub(crate) struct SendQueue {
     unqueued_messages: u64,
     /// Bytes of room handed out and not committed.
     reserved: usize,
-    last: u64,
-    completed: u64,
-    gathered_since: Option<Instant>,
-    blocked: bool,
-    broken: Option<Errno>,
-    events: VecDeque<ChannelEvent>,
-    dispatcher_events: VecDeque<ChannelEvent>,
-    counts: SendCounts,
+    ledger: Ledger,
 }
 
 impl SendQueue {
@@ -171,15 +91,12 @@ impl SendQueue {
             unqueued_at: 0,
             unqueued_messages: 0,
             reserved: 0,
-            last: 0,
-            completed: 0,
-            gathered_since: None,
-            blocked: false,
-            broken: None,
-            events: VecDeque::new(),
-            dispatcher_events: VecDeque::new(),
-            counts: SendCounts::default(),
+            ledger: Ledger::default(),
         }
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     pub fn reserve(&mut self, len: usize) -> &mut [u8] {
@@ -197,8 +114,7 @@ impl SendQueue {
         sender: Sender,
     ) -> Result<SendStatus, Errno> {
         let frame = self.frame(len)?;
-        self.last += 1;
-        let sequence = self.last;
+        let sequence = self.ledger.enter();
         match handle {
             None => {
                 self.plain.fill(frame);
@@ -214,12 +130,11 @@ impl SendQueue {
                 retransmissions: 0,
             }),
         }
-        let due = mode == SendMode::WriteNow || self.queued_bytes() >= GATHER;
-        if due && !self.blocked {
+        if self.ledger.is_due(mode, self.queued_bytes()) {
             self.flush(transport);
-            self.check_sent(sequence, sender)?;
-        } else if self.gathered_since.is_none() {
-            self.gathered_since = Some(Instant::now());
+            self.ledger.check_sent(sequence, sender)?;
+        } else {
+            self.ledger.gather();
         }
         Ok(self.status(sequence))
     }
@@ -239,28 +154,27 @@ impl SendQueue {
         }
         self.unqueued.append(self.plain.room(frame));
         self.unqueued_messages += 1;
-        if !self.blocked {
+        if !self.ledger.is_blocked() {
             self.flush(transport);
         }
-        self.broken.map_or(Ok(()), Err)
+        self.ledger.broken().map_or(Ok(()), Err)
     }
 
     pub fn flush(&mut self, transport: &mut impl Transport) -> FlushState {
         self.reserved = 0;
-        self.blocked = false;
-        self.gathered_since = None;
+        self.ledger.begin_flush();
         while let Some(step) = self.next_step() {
-            match self.write(transport, step) {
+            match self.write(transport, step).or_else(nothing_sent) {
                 Ok(true) => {}
                 // The rest of a partial write would only meet a full buffer.
-                Ok(false) | Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => {
-                    self.blocked = true;
+                Ok(false) => {
+                    self.ledger.block();
                     break;
                 }
                 Err(errno) => self.fail(step, errno),
             }
         }
-        self.state()
+        self.ledger.state()
     }
 
     /// The peer acknowledged a handle. Returns whether that released something.
@@ -268,9 +182,7 @@ impl SendQueue {
         let Some(handle) = self.pop_handle(HandleMessage::awaits_ack) else {
             return false;
         };
-        let sequence = handle.sequence;
-        self.events_of(handle.sender)
-            .push_back(ChannelEvent::HandleAcknowledged { sequence });
+        self.ledger.acknowledged(handle.sequence, handle.sender);
         true
     }
 
@@ -285,41 +197,13 @@ impl SendQueue {
         if handle.retransmissions < MAX_RETRANSMISSIONS {
             handle.retransmissions += 1;
             handle.written = 0;
-            self.counts.retransmissions += 1;
+            self.ledger.counts.retransmissions += 1;
             return true;
         }
         let (sequence, sender) = (handle.sequence, handle.sender);
         self.handles.pop_front();
-        self.counts.not_received += 1;
-        self.events_of(sender)
-            .push_back(ChannelEvent::HandleNotReceived { sequence });
+        self.ledger.not_received(sequence, sender);
         true
-    }
-
-    pub fn state(&self) -> FlushState {
-        match self.broken {
-            Some(errno) => FlushState::Failed(errno),
-            None if self.blocked => FlushState::Blocked,
-            None if self.unwritten() > 0 => FlushState::AwaitingAck,
-            None => FlushState::Empty,
-        }
-    }
-
-    pub fn completed(&self) -> u64 {
-        self.completed
-    }
-
-    /// The number of the last message.
-    pub fn last(&self) -> u64 {
-        self.last
-    }
-
-    pub fn unwritten(&self) -> u64 {
-        if self.broken.is_some() {
-            0
-        } else {
-            self.last - self.completed
-        }
     }
 
     pub fn queued_bytes(&self) -> usize {
@@ -337,7 +221,7 @@ impl SendQueue {
     pub fn held_messages(&self) -> usize {
         self.handles
             .front()
-            .map_or(0, |handle| (self.last - handle.sequence) as usize)
+            .map_or(0, |handle| (self.ledger.last() - handle.sequence) as usize)
     }
 
     pub fn holds_handle(&self) -> bool {
@@ -355,32 +239,14 @@ impl SendQueue {
             .is_some_and(|handle| handle.sender == Sender::Dispatcher && handle.awaits_ack())
     }
 
-    pub fn is_blocked(&self) -> bool {
-        self.blocked
-    }
-
     pub fn oldest_unsent(&self) -> Option<Instant> {
-        let waits_for_flush = !self.blocked && self.next_step().is_some();
-        self.gathered_since.filter(|_| waits_for_flush)
-    }
-
-    pub fn broken(&self) -> Option<Errno> {
-        self.broken
+        self.ledger
+            .gathered_since()
+            .filter(|_| self.next_step().is_some())
     }
 
     pub fn next_event(&mut self, sender: Sender) -> Option<ChannelEvent> {
-        self.events_of(sender).pop_front()
-    }
-
-    fn events_of(&mut self, sender: Sender) -> &mut VecDeque<ChannelEvent> {
-        match sender {
-            Sender::Client => &mut self.events,
-            Sender::Dispatcher => &mut self.dispatcher_events,
-        }
-    }
-
-    pub fn counts(&self) -> SendCounts {
-        self.counts
+        self.ledger.next_event(sender)
     }
 
     /// Takes back the dispatcher's handle with this number, if nothing of it is written and it is
@@ -392,14 +258,14 @@ impl SendQueue {
         });
         if is_next {
             self.handles.pop_front();
-            self.completed = sequence;
+            self.ledger.withdrawn(sequence);
         }
         is_next
     }
 
-    /// Counts as lost what is left when the process ends.
+    /// See [`Ledger::give_up`].
     pub fn give_up(&mut self) {
-        self.counts.dropped += self.unwritten();
+        self.ledger.give_up();
     }
 
     /// Completes the frame around the payload in the reserved room; returns its size.
@@ -410,7 +276,7 @@ impl SendQueue {
             self.reserved
         );
         self.reserved = 0;
-        if let Some(errno) = self.broken {
+        if let Some(errno) = self.ledger.broken() {
             return Err(errno);
         }
         let payload = self.payload(len);
@@ -493,7 +359,7 @@ impl SendQueue {
             }
             Step::Handle => self.write_handle(transport)?,
         };
-        self.counts.bytes += written as u64;
+        self.ledger.counts.bytes += written as u64;
         Ok(match step {
             Step::Plain(len) => written == len,
             Step::Unqueued => self.unqueued.is_empty(),
@@ -514,12 +380,11 @@ impl SendQueue {
             &[]
         };
         let written = transport.send(&bytes, descriptors)?;
-        self.counts.descriptors += descriptors.len() as u64;
+        self.ledger.counts.descriptors += descriptors.len() as u64;
         handle.written += written;
-        let first_time = handle.sequence > self.completed;
+        let first_time = handle.sequence > self.ledger.completed();
         if handle.awaits_ack() && first_time {
-            self.completed = handle.sequence;
-            self.counts.messages += 1;
+            self.ledger.written_up_to(handle.sequence);
         }
         Ok(written)
     }
@@ -527,11 +392,12 @@ impl SendQueue {
     fn plain_written(&mut self, written: usize) {
         self.plain.consume(written);
         self.position += written as u64;
+        let mut completed = self.ledger.completed();
         while self.ends.front().is_some_and(|&end| end <= self.position) {
             self.ends.pop_front();
-            self.completed += 1;
-            self.counts.messages += 1;
+            completed += 1;
         }
+        self.ledger.written_up_to(completed);
         if self.ends.is_empty() && self.ends.capacity() > KEEP_ENDS {
             self.ends = VecDeque::new();
         }
@@ -540,39 +406,25 @@ impl SendQueue {
     fn unqueued_written(&mut self, written: usize) {
         self.unqueued.consume(written);
         if self.unqueued.is_empty() {
-            self.counts.messages += self.unqueued_messages;
+            self.ledger.counts.messages += self.unqueued_messages;
             self.unqueued_messages = 0;
         }
     }
 
     /// An error that repeating the call would not mend.
     fn fail(&mut self, step: Step, errno: Errno) {
-        let connection_lost = matches!(
-            errno,
-            Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN | Errno::EBADF | Errno::ENOTSOCK
-        );
-        if matches!(step, Step::Handle) && !connection_lost {
+        if matches!(step, Step::Handle) && !is_lost(errno) {
             // None of it was written: too many descriptors in flight, or one that cannot travel.
             if let Some(handle) = self.pop_handle(|handle| handle.written == 0) {
-                self.skip(&handle, errno);
+                self.ledger.failed(handle.sequence, handle.sender, errno);
                 return;
             }
         }
         self.break_off(errno);
     }
 
-    /// Goes on without this handle message.
-    fn skip(&mut self, handle: &HandleMessage, errno: Errno) {
-        self.completed = self.completed.max(handle.sequence);
-        self.counts.dropped += 1;
-        let sequence = handle.sequence;
-        self.events_of(handle.sender)
-            .push_back(ChannelEvent::SendFailed { sequence, errno });
-    }
-
     fn break_off(&mut self, errno: Errno) {
-        self.counts.dropped += self.unwritten();
-        self.broken = Some(errno);
+        self.ledger.break_off(errno);
         self.plain = Buffer::default();
         self.unqueued = Buffer::default();
         self.ends = VecDeque::new();
@@ -587,44 +439,15 @@ impl SendQueue {
         }
     }
 
-    /// What `send` itself reports about a message that could not be written.
-    fn check_sent(&mut self, sequence: u64, sender: Sender) -> Result<(), Errno> {
-        if let Some(errno) = self.broken {
-            return Err(errno);
-        }
-        let events = self.events_of(sender);
-        match events.back() {
-            Some(&ChannelEvent::SendFailed {
-                sequence: failed,
-                errno,
-            }) if failed == sequence => {
-                let failure = Err(errno);
-                events.pop_back();
-                failure
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn status(&self, sequence: u64) -> SendStatus {
         let held = self
             .handles
             .front()
             .is_some_and(|handle| handle.sequence < sequence);
-        let progress = if self.completed >= sequence {
-            Progress::Written
-        } else if held {
-            Progress::Held
-        } else if self.blocked {
-            Progress::Blocked
-        } else {
-            Progress::Gathered
-        };
-        let queued_bytes = self.queued_bytes();
         SendStatus {
-            progress,
+            progress: self.ledger.progress(sequence, held),
             sequence,
-            queued_bytes,
+            queued_bytes: self.queued_bytes(),
             held_messages: self.held_messages(),
         }
     }

@@ -39,6 +39,22 @@ pub trait Transport {
     fn wait(&mut self, wanted: Ready, timeout: Duration) -> Result<Ready, Errno>;
 }
 
+/// What a send has come to that failed: nothing sent for want of room in the kernel, or an error.
+pub(crate) fn nothing_sent(errno: Errno) -> Result<bool, Errno> {
+    match errno {
+        Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM => Ok(false),
+        errno => Err(errno),
+    }
+}
+
+/// Whether nothing can be sent any more after this error.
+pub(crate) fn is_lost(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN | Errno::EBADF | Errno::ENOTSOCK
+    )
+}
+
 /// A Unix stream socket.
 #[derive(Debug)]
 pub struct UnixTransport {
