@@ -51,7 +51,9 @@ fn init(exports: Object, env: Env) -> Result<()> {
 }
 
 const AREAS: &[&[Function]] = &[
-    channel::FUNCTIONS,
+    channel::functions::FUNCTIONS,
+    channel::sending::FUNCTIONS,
+    channel::upgrading::FUNCTIONS,
     descriptor::FUNCTIONS,
     diagnostics::FUNCTIONS,
     memory::FUNCTIONS,

@@ -1,0 +1,194 @@
+//! When a channel is read: on readiness, after a pause, or from what the dispatcher has left, and
+//! when no more.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::{Entry, Event};
+use crate::binding::environment::Environment;
+use crate::binding::relayed::Relayed;
+use crate::binding::value;
+use crate::ipc::ReadEnd;
+use crate::ipc::pace::Brought;
+use crate::uv::{Readiness, Timer};
+
+/// Bytes read for one readiness event; what is left waits for the next turn, so that a flooding
+/// peer cannot starve the loop.
+const READ_BUDGET: usize = 1 << 20;
+
+impl Entry {
+    pub(super) fn on_ready(self: &Rc<Self>, environment: &Rc<Environment>, ready: Readiness) {
+        if ready.failed {
+            // libuv has stopped the handle; what is there is read to the end below.
+            self.interest.set((false, false));
+            self.pausing.set(false);
+        }
+        if ready.writable || ready.failed {
+            self.shared.lock().flush();
+        }
+        if ready.readable || ready.failed {
+            if self.lingering.get() {
+                self.discard(ready.failed);
+            } else if self.reads_here() {
+                self.receive(environment, ready.failed);
+            }
+        }
+        self.settle(environment);
+    }
+
+    /// Whether what arrives is read by this thread, for JavaScript.
+    fn reads_here(&self) -> bool {
+        self.reading.get() && self.relayed.borrow().is_none()
+    }
+
+    /// Reads what is there and hands it to JavaScript; after a failed poll until the end, for
+    /// there will be no further event.
+    fn receive(self: &Rc<Self>, environment: &Rc<Environment>, to_the_end: bool) {
+        let before = self.shared.lock().stats().bytes_received;
+        let mut messages = 0;
+        loop {
+            let (batch, upgraded) = {
+                let mut channel = self.shared.lock();
+                (channel.receive(READ_BUDGET), channel.upgraded())
+            };
+            if let Some(terms) = upgraded
+                && !self.upgraded.replace(true)
+            {
+                self.report(environment, Event::Upgraded, u64::from(terms.features), 0);
+            }
+            let end = batch.end();
+            messages += batch.len();
+            self.stir(environment);
+            if batch.is_empty() {
+                self.shared.lock().recycle(batch);
+            } else {
+                self.deliver(environment, batch);
+            }
+            if self.report_end(environment, end) {
+                return;
+            }
+            match end {
+                ReadEnd::Closed | ReadEnd::Failed(_) => return,
+                ReadEnd::Switched if self.reads_here() => {}
+                ReadEnd::Budget | ReadEnd::ShortRead if to_the_end && self.reads_here() => {}
+                ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Switched | ReadEnd::Drained => {
+                    break;
+                }
+            }
+        }
+        let bytes = (self.shared.lock().stats().bytes_received - before) as usize;
+        self.pace(environment, Brought { messages, bytes });
+    }
+
+    /// Reads for nobody while the rest of the queue is written: a peer that writes the rest of
+    /// its own would else wait for us as we wait for it.
+    fn discard(&self, to_the_end: bool) {
+        loop {
+            let batch = self.shared.lock().receive(READ_BUDGET);
+            match batch.end() {
+                ReadEnd::Switched => {}
+                ReadEnd::Budget | ReadEnd::ShortRead if to_the_end => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// After a read: lets a flood gather before the next one.
+    fn pace(self: &Rc<Self>, environment: &Rc<Environment>, brought: Brought) {
+        let answered = self.answered.replace(false);
+        let wait = self
+            .pace
+            .borrow_mut()
+            .wait(brought, answered, Instant::now());
+        // JavaScript may have stopped the reading, or closed the channel.
+        let started = wait.filter(|_| self.reads_here());
+        let started = started.is_some_and(|wait| self.start_timer(environment, wait).is_ok());
+        self.pausing.set(started);
+    }
+
+    fn start_timer(
+        self: &Rc<Self>,
+        environment: &Rc<Environment>,
+        wait: Duration,
+    ) -> Result<(), Errno> {
+        let mut timer = self.timer.borrow_mut();
+        if timer.is_none() {
+            let handler = self.handler(environment, Entry::on_pause_over);
+            *timer = Some(Timer::new(environment.event_loop(), move || handler(()))?);
+        }
+        timer
+            .as_ref()
+            .map_or(Err(Errno::ENODEV), |timer| timer.start(wait))
+    }
+
+    fn on_pause_over(self: &Rc<Self>, environment: &Rc<Environment>, (): ()) {
+        self.pausing.set(false);
+        if self.reads_here() {
+            self.receive(environment, false);
+        }
+        self.settle(environment);
+    }
+
+    /// Hands over what the dispatcher has read for this channel, about as much as one read of our
+    /// own brings.
+    pub(super) fn receive_relayed(self: &Rc<Self>, environment: &Rc<Environment>) {
+        let mut left = READ_BUDGET;
+        while self.reading.get() {
+            let Some(batch) = self.relayed.borrow().as_ref().and_then(Relayed::pop) else {
+                return self.end_relay();
+            };
+            let end = batch.end();
+            left = left.saturating_sub(batch.region().len());
+            if !batch.is_empty() {
+                self.deliver(environment, batch);
+            }
+            if self.report_end(environment, end) {
+                return;
+            }
+            if left == 0 {
+                return self.ring();
+            }
+        }
+    }
+
+    /// Reads here again once the inbox of a dispatcher that has let go is empty.
+    fn end_relay(&self) {
+        if self.relay_ends.replace(false) {
+            self.relayed.borrow_mut().take();
+            self.update(&self.shared.lock());
+        }
+    }
+
+    /// Has this thread come to the inbox.
+    pub(super) fn ring(&self) {
+        if let Some(relayed) = self.relayed.borrow().as_ref() {
+            relayed.ring();
+        }
+    }
+
+    /// Tells JavaScript when nothing more can be read; says whether that is so.
+    fn report_end(&self, environment: &Environment, end: ReadEnd) -> bool {
+        match end {
+            ReadEnd::Closed => {
+                self.stop_reading();
+                self.report(environment, Event::End, 0, 0);
+                true
+            }
+            ReadEnd::Failed(error) => {
+                self.stop_reading();
+                let text = error.to_string();
+                let detail = |env| value::string(env, text.as_bytes(), false);
+                self.tell(environment, Event::Broken, detail, 0);
+                true
+            }
+            ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Switched | ReadEnd::Drained => false,
+        }
+    }
+
+    fn stop_reading(&self) {
+        self.reading.set(false);
+        self.update(&self.shared.lock());
+    }
+}
