@@ -15,11 +15,9 @@ use super::lane::{FRAME, Frame};
 use super::lane_link::LaneLink;
 use super::outcome::Outcome;
 use super::scheduler::Policy;
-use super::stage::{LaneWorker, Stage, is_closed, names, ports, say, set};
+use super::stage::{LaneWorker, STALLED_MS, Stage, is_closed, names, ports, say, set};
 use crate::sys::shared_memory::SharedMemory;
 use crate::sys::socket::{self, Ancillary};
-
-const STALLED_MS: u64 = 80;
 
 #[test]
 fn connections_that_are_there_together_travel_in_one_message() {
@@ -130,13 +128,9 @@ fn one_edge_is_enough_for_any_number_of_waiting_clients() {
     let clients = stage.clients(200);
     stage.turn();
     let mut workers: Vec<LaneWorker> = (1..=4).map(|id| stage.lane(id)).collect();
-    let mut served = Vec::new();
-    for _ in 0..10 {
-        stage.pass_ms(2);
-        for worker in &mut workers {
-            served.extend(names(&worker.serve()));
-        }
-    }
+    let served = stage.rounds(10, 2, || {
+        workers.iter_mut().flat_map(LaneWorker::serve).collect()
+    });
     assert_eq!(served.len(), 200);
     assert_eq!(set(&served), set(&ports(&clients)));
 }
@@ -146,12 +140,10 @@ fn what_one_declines_another_gets() {
     let mut stage = Stage::new(Policy::RoundRobin);
     let (mut full, mut free) = (stage.lane(1), stage.lane(2));
     let clients = stage.clients(20);
-    let mut served = Vec::new();
-    for _ in 0..20 {
-        stage.pass_ms(1);
+    let served = stage.rounds(20, 1, || {
         full.decline();
-        served.extend(names(&free.serve()));
-    }
+        free.serve()
+    });
     assert_eq!(served.len(), 20);
     assert_eq!(set(&served), set(&ports(&clients)));
 }
@@ -206,11 +198,7 @@ fn strict_round_robin_waits_for_whoever_has_no_room() {
     let mut stage = Stage::new(Policy::StrictRoundRobin);
     let (mut slow, mut quick) = (stage.lane(1), stage.lane(2));
     let clients = stage.clients(100);
-    let mut quick_ones = 0;
-    for _ in 0..20 {
-        stage.pass_ms(STALLED_MS);
-        quick_ones += quick.serve().len();
-    }
+    let mut quick_ones = stage.rounds(20, STALLED_MS, || quick.serve()).len();
     // As many as the slow one has been offered.
     assert_eq!(quick_ones, 32);
     let mut slow_ones = 0;

@@ -4,9 +4,7 @@
 use nix::errno::Errno;
 
 use super::scheduler::Policy;
-use super::stage::{LaneWorker, Stage, names, ports, set};
-
-const STALLED_MS: u64 = 80;
+use super::stage::{LaneWorker, STALLED_MS, Stage, names, ports, set};
 
 #[test]
 fn each_worker_accepts_what_it_is_permitted_to() {
@@ -80,12 +78,10 @@ fn what_one_declines_another_accepts() {
     let mut stage = Stage::new(Policy::RoundRobin);
     let (mut full, mut free) = (stage.accepting_lane(1), stage.accepting_lane(2));
     let clients = stage.clients(20);
-    let mut served = Vec::new();
-    for _ in 0..20 {
-        stage.pass_ms(1);
+    let served = stage.rounds(20, 1, || {
         full.decline();
-        served.extend(names(&free.serve()));
-    }
+        free.serve()
+    });
     assert_eq!(set(&served), set(&ports(&clients)));
 }
 
@@ -173,12 +169,11 @@ fn a_policy_can_be_changed_while_permits_are_out() {
         .dispatcher
         .set_policy(stage.listener, Policy::StrictRoundRobin);
     clients.extend(stage.clients(4));
-    let mut served = Vec::new();
-    for _ in 0..5 {
-        stage.pass_ms(2);
-        served.extend(names(&one.serve()));
-        served.extend(names(&two.serve()));
-    }
+    let served = stage.rounds(5, 2, || {
+        let (mut first, second) = (one.serve(), two.serve());
+        first.extend(second);
+        first
+    });
     assert_eq!(served.len(), 8);
     assert_eq!(set(&served), set(&ports(&clients)));
 }

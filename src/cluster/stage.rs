@@ -22,6 +22,9 @@ use crate::ipc::shared::SharedChannel;
 use crate::ipc::{Channel, Framing, HandleSlot, SendMode, UnixTransport};
 use crate::sys::listener;
 
+/// After that long a worker that does not come to what it was offered loses it.
+pub const STALLED_MS: u64 = 80;
+
 /// A dispatcher with one listener.
 pub struct Stage {
     pub dispatcher: Dispatcher,
@@ -50,6 +53,15 @@ impl Stage {
             now: Instant::now(),
             address,
         }
+    }
+
+    /// A stage with so many clients that have come while there was nobody but a stock worker.
+    pub fn with_stock(clients: usize) -> (Stage, StockWorker, Vec<TcpStream>) {
+        let mut stage = Stage::new(Policy::RoundRobin);
+        let worker = stage.stock(1);
+        let clients = stage.clients(clients);
+        stage.turn();
+        (stage, worker, clients)
     }
 
     /// Lets the dispatcher do all it can do now; returns how many rounds that took.
@@ -82,6 +94,22 @@ impl Stage {
 
     pub fn pass_ms(&mut self, millis: u64) {
         self.pass(Duration::from_millis(millis));
+    }
+
+    /// Lets time pass so many times, each time with what workers do then; returns the names of the
+    /// connections they have served.
+    pub fn rounds(
+        &mut self,
+        count: usize,
+        millis: u64,
+        mut serve: impl FnMut() -> Vec<Served>,
+    ) -> Vec<u16> {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            self.pass_ms(millis);
+            all.extend(names(&serve()));
+        }
+        all
     }
 
     /// New clients, the dispatcher not yet being told.

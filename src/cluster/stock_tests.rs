@@ -14,16 +14,13 @@ use nix::sys::socket::{Shutdown as Ways, shutdown};
 
 use super::relay::{Inbox, Relay};
 use super::scheduler::Policy;
-use super::stage::{Stage, is_closed, names, ports};
+use super::stage::{Stage, is_closed, names, ports, set};
 use crate::ipc::{Channel, Framing, SendMode, UnixTransport};
 use crate::sys::socket;
 
 #[test]
 fn a_worker_gets_the_next_connection_with_its_acknowledgement_and_few_without_an_answer() {
-    let mut stage = Stage::new(Policy::RoundRobin);
-    let mut worker = stage.stock(1);
-    let clients = stage.clients(6);
-    stage.turn();
+    let (mut stage, mut worker, clients) = Stage::with_stock(6);
     let mut served = Vec::new();
     for _ in 0..4 {
         served.push(worker.receive().unwrap());
@@ -43,10 +40,7 @@ fn a_worker_gets_the_next_connection_with_its_acknowledgement_and_few_without_an
 
 #[test]
 fn a_connection_that_is_declined_goes_elsewhere() {
-    let mut stage = Stage::new(Policy::RoundRobin);
-    let mut stock = stage.stock(1);
-    let clients = stage.clients(1);
-    stage.turn();
+    let (mut stage, mut stock, clients) = Stage::with_stock(1);
     let (number, _) = stock.receive().unwrap();
     let mut lane = stage.lane(2);
     stock.answer(number, false);
@@ -56,10 +50,7 @@ fn a_connection_that_is_declined_goes_elsewhere() {
 
 #[test]
 fn a_worker_that_dies_with_a_connection_leaves_it_to_another() {
-    let mut stage = Stage::new(Policy::RoundRobin);
-    let stock = stage.stock(1);
-    let clients = stage.clients(1);
-    stage.turn();
+    let (mut stage, stock, clients) = Stage::with_stock(1);
     let mut lane = stage.lane(2);
     drop(stock);
     stage.turn();
@@ -68,10 +59,7 @@ fn a_worker_that_dies_with_a_connection_leaves_it_to_another() {
 
 #[test]
 fn so_does_one_whose_end_is_known_before_its_channel_is_read() {
-    let mut stage = Stage::new(Policy::RoundRobin);
-    let stock = stage.stock(1);
-    let clients = stage.clients(1);
-    stage.turn();
+    let (mut stage, stock, clients) = Stage::with_stock(1);
     let mut lane = stage.lane(2);
     drop(stock);
     stage.dispatcher.forget(1);
@@ -81,10 +69,7 @@ fn so_does_one_whose_end_is_known_before_its_channel_is_read() {
 
 #[test]
 fn an_answer_that_came_before_the_end_still_counts() {
-    let mut stage = Stage::new(Policy::RoundRobin);
-    let mut stock = stage.stock(1);
-    let mut clients = stage.clients(1);
-    stage.turn();
+    let (mut stage, mut stock, mut clients) = Stage::with_stock(1);
     let (number, stream) = stock.receive().unwrap();
     stock.answer(number, true);
     drop((stream, stock));
@@ -127,10 +112,7 @@ fn what_is_not_for_the_dispatcher_comes_in_order_and_forged_answers_change_nothi
 
 #[test]
 fn the_end_of_a_worker_is_seen_however_much_it_has_left_behind() {
-    let mut stage = Stage::new(Policy::RoundRobin);
-    let mut stock = stage.stock(1);
-    let clients = stage.clients(1);
-    stage.turn();
+    let (mut stage, mut stock, clients) = Stage::with_stock(1);
     stock.flood(&mut stage);
     let mut lane = stage.lane(2);
     let inbox = stock.inbox.clone();
@@ -208,15 +190,9 @@ fn a_worker_that_can_be_sent_nothing_is_not_waited_for() {
         let fd = stock.channel.transport().as_fd().as_raw_fd();
         shutdown(fd, Ways::Read).unwrap();
         let clients = stage.clients(10);
-        let mut served = Vec::new();
-        for _ in 0..10 {
-            stage.pass_ms(5);
-            served.extend(names(&lane.serve()));
-        }
-        served.sort_unstable();
-        let mut expected = ports(&clients);
-        expected.sort_unstable();
-        assert_eq!(served, expected);
+        let served = stage.rounds(10, 5, || lane.serve());
+        assert_eq!(served.len(), clients.len());
+        assert_eq!(set(&served), set(&ports(&clients)));
     }
 }
 
