@@ -35,16 +35,20 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// All there are.
+    pub const ALL: [Policy; 5] = [
+        Policy::RoundRobin,
+        Policy::StrictRoundRobin,
+        Policy::LeastConnections,
+        Policy::PowerOfTwo,
+        Policy::Sticky,
+    ];
+
     /// The policy with this number at the boundary.
     pub fn from_number(number: i32) -> Option<Policy> {
-        match number {
-            2 => Some(Policy::RoundRobin),
-            3 => Some(Policy::StrictRoundRobin),
-            4 => Some(Policy::LeastConnections),
-            5 => Some(Policy::PowerOfTwo),
-            6 => Some(Policy::Sticky),
-            _ => None,
-        }
+        Policy::ALL
+            .into_iter()
+            .find(|&policy| policy as i32 == number)
     }
 }
 

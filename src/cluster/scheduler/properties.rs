@@ -10,14 +10,6 @@ use super::*;
 
 const SEED: [u8; 16] = *b"sixteen byte key";
 
-const ALL: [Policy; 5] = [
-    Policy::RoundRobin,
-    Policy::StrictRoundRobin,
-    Policy::LeastConnections,
-    Policy::PowerOfTwo,
-    Policy::Sticky,
-];
-
 fn worker(id: u32) -> Candidate {
     Candidate {
         id,
@@ -119,7 +111,7 @@ proptest! {
         rounds in prop::collection::vec((any_candidates(), any::<Option<u32>>()), 1..40),
         seed: [u8; 16],
     ) {
-        for policy in ALL {
+        for policy in Policy::ALL {
             let mut scheduler = Scheduler::new(policy, seed);
             for (candidates, number) in &rounds {
                 let able = candidates.iter().any(Candidate::can_take);
@@ -141,7 +133,7 @@ proptest! {
     #[test]
     fn a_hopeless_choice_is_told_from_one_to_wait_for(candidates in any_candidates()) {
         let is_hopeless = candidates.iter().all(|candidate| candidate.draining);
-        for policy in ALL {
+        for policy in Policy::ALL {
             let choice = Scheduler::new(policy, SEED).choose(&candidates, Some(client(1)));
             prop_assert_eq!(choice == Choice::Nobody, is_hopeless);
         }
@@ -525,7 +517,7 @@ fn clients_without_an_address_are_served_in_turn() {
 
 #[test]
 fn policies_have_the_numbers_of_the_boundary() {
-    for policy in ALL {
+    for policy in Policy::ALL {
         assert_eq!(Policy::from_number(policy as i32), Some(policy));
     }
     assert_eq!(Policy::from_number(1), None);

@@ -14,14 +14,6 @@ const BOUND: u32 = 500;
 /// Open connections that keep a loop busy all the time.
 const SATURATION: u32 = 50;
 
-const ALL: [Policy; 5] = [
-    Policy::RoundRobin,
-    Policy::StrictRoundRobin,
-    Policy::LeastConnections,
-    Policy::PowerOfTwo,
-    Policy::Sticky,
-];
-
 /// How long the connection with this number lasts, in arrivals.
 type Life = fn(u32, &mut Random) -> u32;
 
@@ -99,7 +91,7 @@ const WEIGHTED: [u32; WORKERS] = [4, 2, 1, 1];
 #[test]
 fn distribution_of_short_long_and_uneven_connections() {
     let lives: [(&str, Life); 3] = [("short", short), ("long", long), ("uneven", uneven)];
-    for policy in ALL {
+    for policy in Policy::ALL {
         for (name, life) in lives {
             for weights in [EVEN, WEIGHTED] {
                 let Outcome { shares, open } = simulate(policy, weights, life);
