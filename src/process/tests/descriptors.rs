@@ -296,16 +296,7 @@ alone! {
 alone! {
     fn many_threads_of_a_crowded_parent_can_spawn_at_once() {
         let _files = crowd(500);
-        std::thread::scope(|scope| {
-            for thread in 0..8 {
-                scope.spawn(move || {
-                    for turn in 0..25 {
-                        let text = format!("{thread}-{turn}");
-                        assert_eq!(written(command(&["printf", &text])), text);
-                    }
-                });
-            }
-        });
+        spawn_from_many_threads();
     }
 }
 

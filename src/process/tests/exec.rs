@@ -214,16 +214,7 @@ alone! {
 
 alone! {
     fn many_threads_can_spawn_at_once() {
-        std::thread::scope(|scope| {
-            for thread in 0..8 {
-                scope.spawn(move || {
-                    for turn in 0..25 {
-                        let text = format!("{thread}-{turn}");
-                        assert_eq!(written(command(&["printf", &text])), text);
-                    }
-                });
-            }
-        });
+        spawn_from_many_threads();
         assert_eq!(nix::sys::wait::wait(), Err(Errno::ECHILD));
     }
 }

@@ -88,6 +88,20 @@ fn written(command: Command) -> String {
     text
 }
 
+/// Eight threads that run a program over and over.
+fn spawn_from_many_threads() {
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            scope.spawn(move || {
+                for turn in 0..25 {
+                    let text = format!("{thread}-{turn}");
+                    assert_eq!(written(command(&["printf", &text])), text);
+                }
+            });
+        }
+    });
+}
+
 fn read_all(end: OwnedFd) -> String {
     set_blocking(&end);
     let mut text = String::new();
