@@ -85,7 +85,6 @@ class Process {
     const native = slotArray(slots.length);
     for (let i = 0; i < slots.length; i++) native[i] = slots[i];
     const result = binding.spawn(
-      this,
       file,
       argv,
       env,
@@ -96,6 +95,7 @@ class Process {
       gid ?? 0,
       limits,
       extraEnv,
+      this,
     );
     for (let i = 0; i < slots.length; i++) slots[i] = native[i];
     if (result < 0) return result;

@@ -51,16 +51,16 @@ function run(options, entries, input) {
     options.envPairs === undefined ? null : toBlock(options.envPairs),
     cwd ?? null,
     Int32Array.from(slots),
-    isPiped && input !== undefined ? [input] : [],
     spawnFlags(options),
     uid ?? 0,
     gid ?? 0,
+    limits,
+    undefined,
+    isPiped && input !== undefined ? [input] : [],
     timeout ?? 0,
     // As in Node, none at all is no limit.
     maxBuffer || Infinity,
     killSignal ?? SIGTERM,
-    limits,
-    undefined,
   );
 }
 

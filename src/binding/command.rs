@@ -21,19 +21,48 @@ pub const BACKGROUND: i32 = 32;
 
 /// The values a command is read from.
 pub struct Values {
-    pub file: napi_value,
-    pub arguments: napi_value,
-    pub environment: napi_value,
-    pub directory: napi_value,
+    file: napi_value,
+    arguments: napi_value,
+    environment: napi_value,
+    directory: napi_value,
     pub stdio: napi_value,
     pub flags: napi_value,
-    pub uid: napi_value,
-    pub gid: napi_value,
-    pub limits: napi_value,
-    pub overrides: napi_value,
+    uid: napi_value,
+    gid: napi_value,
+    limits: napi_value,
+    overrides: napi_value,
 }
 
 impl Values {
+    /// `(file, argv, env, cwd, stdio, flags, uid, gid, limits, extraEnv)`, with which the arguments of
+    /// both calls begin.
+    pub fn of(values: [napi_value; 10]) -> Values {
+        let [
+            file,
+            arguments,
+            environment,
+            directory,
+            stdio,
+            flags,
+            uid,
+            gid,
+            limits,
+            overrides,
+        ] = values;
+        Values {
+            file,
+            arguments,
+            environment,
+            directory,
+            stdio,
+            flags,
+            uid,
+            gid,
+            limits,
+            overrides,
+        }
+    }
+
     /// The command they describe.
     pub fn read(&self, env: napi_env) -> Command {
         let flags = value::get_i32(env, self.flags);

@@ -86,29 +86,20 @@ unsafe extern "C" fn count_duplicates(env: napi_env, info: napi_callback_info) -
 /// Keeps a descriptor from what is executed from now on; 0 or a negative errno.
 unsafe extern "C" fn close_on_exec(env: napi_env, info: napi_callback_info) -> napi_value {
     let [fd] = value::arguments(env, info);
-    match descriptor::close_on_exec(value::get_i32(env, fd)) {
-        Ok(()) => value::integer(env, 0),
-        Err(errno) => value::failure(env, errno),
-    }
+    let result = descriptor::close_on_exec(value::get_i32(env, fd));
+    value::outcome(env, result.map(|()| 0))
 }
 
 /// A close-on-exec duplicate, or a negative errno.
 unsafe extern "C" fn duplicate(env: napi_env, info: napi_callback_info) -> napi_value {
     let [fd] = value::arguments(env, info);
-    match descriptor::duplicate(value::get_i32(env, fd)) {
-        Ok(duplicate) => value::integer(env, duplicate.into_raw_fd()),
-        Err(errno) => value::failure(env, errno),
-    }
+    let result = descriptor::duplicate(value::get_i32(env, fd));
+    value::outcome(env, result.map(IntoRawFd::into_raw_fd))
 }
 
 /// Closes a descriptor that `lib/` owns; 0 or a negative errno.
 unsafe extern "C" fn close(env: napi_env, info: napi_callback_info) -> napi_value {
     let [fd] = value::arguments(env, info);
-    match descriptor::take(value::get_i32(env, fd)) {
-        Ok(owned) => {
-            drop(owned);
-            value::integer(env, 0)
-        }
-        Err(errno) => value::failure(env, errno),
-    }
+    let result = descriptor::take(value::get_i32(env, fd)).map(drop);
+    value::outcome(env, result.map(|()| 0))
 }

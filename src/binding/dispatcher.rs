@@ -3,8 +3,6 @@
 //! dispatcher an environment, started at its first listener or lane.
 
 use std::cell::{Cell, RefCell};
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::os::fd::{AsFd, IntoRawFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +12,7 @@ use nix::errno::Errno;
 
 use super::Function;
 use super::environment::Environment;
+use super::secret::secret;
 use super::value;
 use crate::cluster::dispatcher::Dispatcher;
 use crate::cluster::relay::{Inbox, Relay};
@@ -73,7 +72,7 @@ impl Dispatching {
         poll.set_ref(false);
         poll.watch(true, false);
         let running = Rc::new(Running {
-            thread: DispatcherThread::start(random_seed())?,
+            thread: DispatcherThread::start(secret().to_ne_bytes())?,
             relay,
             poll,
             references: Cell::new(0),
@@ -122,16 +121,6 @@ impl Running {
     }
 }
 
-/// Sixteen bytes that nobody outside can guess: the standard library keys its hashers from the
-/// system's source.
-fn random_seed() -> [u8; 16] {
-    let half = || RandomState::new().hash_one(0u8).to_ne_bytes();
-    let mut seed = [0; 16];
-    seed[..8].copy_from_slice(&half());
-    seed[8..].copy_from_slice(&half());
-    seed
-}
-
 fn running_in(env: napi_env) -> Option<(Rc<Environment>, Rc<Running>)> {
     let environment = Environment::of(env)?;
     let running = environment.dispatching().get()?;
@@ -148,13 +137,6 @@ fn started(env: napi_env) -> Result<(Rc<Environment>, Rc<Running>), Errno> {
     Ok((environment, running))
 }
 
-fn number(env: napi_env, result: Result<i32, Errno>) -> napi_value {
-    match result {
-        Ok(number) => value::integer(env, number),
-        Err(errno) => value::failure(env, errno),
-    }
-}
-
 fn unsigned(env: napi_env, value: napi_value) -> u32 {
     value::get_i32(env, value).max(0) as u32
 }
@@ -162,7 +144,7 @@ fn unsigned(env: napi_env, value: napi_value) -> u32 {
 /// `(fd, key, policy, backlog)`: a listener's number or a negative errno.
 unsafe extern "C" fn listen(env: napi_env, info: napi_callback_info) -> napi_value {
     let [fd, key, policy, backlog] = value::arguments(env, info);
-    number(env, try_listen(env, fd, key, policy, backlog))
+    value::outcome(env, try_listen(env, fd, key, policy, backlog))
 }
 
 fn try_listen(
@@ -208,7 +190,7 @@ unsafe extern "C" fn close(env: napi_env, info: napi_callback_info) -> napi_valu
 /// `(listenerId, workerId, channelId)`: 0 or a negative errno.
 unsafe extern "C" fn add(env: napi_env, info: napi_callback_info) -> napi_value {
     let [listener, worker, channel] = value::arguments(env, info).map(|v| unsigned(env, v));
-    number(env, try_add(env, listener, worker, channel).map(|()| 0))
+    value::outcome(env, try_add(env, listener, worker, channel).map(|()| 0))
 }
 
 fn try_add(env: napi_env, listener: u32, worker: u32, channel: u32) -> Result<(), Errno> {
@@ -273,7 +255,7 @@ unsafe extern "C" fn set_worker(env: napi_env, info: napi_callback_info) -> napi
             .with(|dispatcher| dispatcher.set_worker(worker, weight, draining));
         0
     });
-    number(env, result)
+    value::outcome(env, result)
 }
 
 /// `(workerId, mayAccept)`: the descriptor of the worker's end of its new lane, which is the
@@ -288,7 +270,7 @@ unsafe extern "C" fn open_lane(env: napi_env, info: napi_callback_info) -> napi_
         environment.channels().read_here(worker);
         Ok(end.into_raw_fd())
     });
-    number(env, result)
+    value::outcome(env, result)
 }
 
 unsafe extern "C" fn forget(env: napi_env, info: napi_callback_info) -> napi_value {

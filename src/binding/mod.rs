@@ -18,6 +18,7 @@ mod launches;
 mod memory;
 mod process;
 mod relayed;
+mod secret;
 mod spawn_sync;
 mod value;
 

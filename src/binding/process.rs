@@ -398,51 +398,25 @@ unsafe extern "C" fn set_callbacks(env: napi_env, info: napi_callback_info) -> n
     value::undefined(env)
 }
 
-/// `(owner, file, argv, env, cwd, slots, flags, uid, gid, limits, extraEnv)`: the child's number,
-/// or that of its start in the background.
+/// `(…, owner)` after what [`Values::of`] takes: the child's number, or that of its start in the
+/// background.
 unsafe extern "C" fn spawn_process(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [
-        owner,
-        file,
-        arguments,
-        environment,
-        directory,
-        stdio,
-        flags,
-        uid,
-        gid,
-        limits,
-        overrides,
-    ] = value::arguments(env, info);
-    let values = Values {
-        file,
-        arguments,
-        environment,
-        directory,
-        stdio,
-        flags,
-        uid,
-        gid,
-        limits,
-        overrides,
-    };
+    let [values @ .., owner] = value::arguments::<11>(env, info);
+    let values = Values::of(values);
     let Some(environment) = Environment::of(env).filter(|environment| !environment.is_ending())
     else {
         return value::failure(env, Errno::ECANCELED);
     };
-    let flags = value::get_i32(env, flags);
+    let flags = value::get_i32(env, values.flags);
     let is_referenced = flags & REFERENCED != 0;
     let command = values.read(env);
     let processes = environment.processes();
     let result = if flags & BACKGROUND == 0 {
-        processes.spawn(&environment, owner, command, stdio, is_referenced)
+        processes.spawn(&environment, owner, command, values.stdio, is_referenced)
     } else {
-        processes.spawn_in_background(&environment, owner, command, stdio, is_referenced)
+        processes.spawn_in_background(&environment, owner, command, values.stdio, is_referenced)
     };
-    match result {
-        Ok(number) => value::integer(env, number),
-        Err(errno) => value::failure(env, errno),
-    }
+    value::outcome(env, result)
 }
 
 /// `(pid, signal)`
@@ -450,10 +424,7 @@ unsafe extern "C" fn kill(env: napi_env, info: napi_callback_info) -> napi_value
     let [pid, signal] = value::arguments(env, info);
     let signal = value::get_i32(env, signal);
     let result = on_process(env, pid, |process| process.child.signal(signal));
-    match result.unwrap_or(Err(Errno::ESRCH)) {
-        Ok(()) => value::integer(env, 0),
-        Err(errno) => value::failure(env, errno),
-    }
+    value::outcome(env, result.unwrap_or(Err(Errno::ESRCH)).map(|()| 0))
 }
 
 /// `(pid)`
@@ -491,10 +462,7 @@ unsafe extern "C" fn kill_launch(env: napi_env, info: napi_callback_info) -> nap
         .and_then(|environment| environment.processes().launches.borrow().clone());
     let signal = value::get_i32(env, signal);
     let result = launches.map(|launches| launches.signal(value::get_i32(env, number), signal));
-    match result.unwrap_or(Err(Errno::ESRCH)) {
-        Ok(()) => value::integer(env, 0),
-        Err(errno) => value::failure(env, errno),
-    }
+    value::outcome(env, result.unwrap_or(Err(Errno::ESRCH)).map(|()| 0))
 }
 
 /// `(start, isReferenced)`
@@ -536,10 +504,7 @@ unsafe extern "C" fn signal_tree(env: napi_env, info: napi_callback_info) -> nap
         let kill = |process: &Process| kill_tree(Root::Child(&process.child), signal);
         on_process(env, pid, kill).unwrap_or(Err(Errno::ESRCH))
     };
-    match result {
-        Ok(count) => value::integer(env, count as i32),
-        Err(errno) => value::failure(env, errno),
-    }
+    value::outcome(env, result.map(|count| count as i32))
 }
 
 fn on_process<T>(env: napi_env, pid: napi_value, action: impl FnOnce(&Process) -> T) -> Option<T> {

@@ -15,37 +15,10 @@ use crate::process::{Ended, Status};
 /// What this file adds to the addon's exports.
 pub const FUNCTIONS: &[Function] = &[("spawnSync", Some(spawn_sync))];
 
-/// `(file, argv, env, cwd, stdio, inputs, flags, uid, gid, timeout, maxBuffer, killSignal, limits,
-/// extraEnv)`
+/// `(…, inputs, timeout, maxBuffer, killSignal)` after what [`Values::of`] takes.
 unsafe extern "C" fn spawn_sync(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [
-        file,
-        arguments,
-        environment,
-        directory,
-        stdio,
-        inputs,
-        flags,
-        uid,
-        gid,
-        timeout,
-        max_buffer,
-        kill_signal,
-        limits,
-        overrides,
-    ] = value::arguments(env, info);
-    let values = Values {
-        file,
-        arguments,
-        environment,
-        directory,
-        stdio,
-        flags,
-        uid,
-        gid,
-        limits,
-        overrides,
-    };
+    let [values @ .., inputs, timeout, max_buffer, kill_signal] = value::arguments::<14>(env, info);
+    let values = Values::of(values);
     if let Some(environment) = Environment::of(env) {
         environment.channels().flush_all();
     }

@@ -276,6 +276,14 @@ pub fn failure(env: napi_env, error: Errno) -> napi_value {
     integer(env, -(error as i32))
 }
 
+/// What a call has come to: a number, or a negative errno.
+pub fn outcome(env: napi_env, result: std::result::Result<i32, Errno>) -> napi_value {
+    match result {
+        Ok(number) => integer(env, number),
+        Err(errno) => failure(env, errno),
+    }
+}
+
 /// An array of the given values.
 pub fn array(env: napi_env, items: impl Iterator<Item = napi_value>) -> napi_value {
     let mut result = ptr::null_mut();

@@ -54,10 +54,8 @@ unsafe extern "C" fn open(env: napi_env, info: napi_callback_info) -> napi_value
     } else {
         USUAL_ROOM
     };
-    match open_channel(env, owner, fd, framing, max_message, room) {
-        Ok(id) => value::integer(env, id as i32),
-        Err(errno) => value::failure(env, errno),
-    }
+    let result = open_channel(env, owner, fd, framing, max_message, room);
+    value::outcome(env, result.map(|id| id as i32))
 }
 
 fn open_channel(

@@ -85,13 +85,13 @@ fn send(
             _ => channel.refuse_handle(),
         };
         entry.update(&channel);
-        return value::integer(env, result.err().map_or(0, |errno| -(errno as i32)));
+        return value::outcome(env, result.map(|()| 0));
     }
     let length = write(&mut channel);
     if flags & REPLY != 0 {
         let result = channel.commit_unqueued(length);
         entry.update(&channel);
-        return value::integer(env, result.err().map_or(0, |errno| -(errno as i32)));
+        return value::outcome(env, result.map(|()| 0));
     }
     let result = channel.commit(length, handle, mode);
     sent(env, &entry, channel, result, flags)

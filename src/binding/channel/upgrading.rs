@@ -1,10 +1,9 @@
 //! The upgrade of a channel to brood's own frames, as JavaScript has it offered and taken up.
 
-use std::hash::{BuildHasher, RandomState};
-
 use napi::sys::{napi_callback_info, napi_env, napi_value};
 
 use super::entry_of;
+use crate::binding::secret::secret;
 use crate::binding::{Function, value};
 use crate::ipc::upgrade::{Offer, Terms, VERSION};
 
@@ -20,9 +19,7 @@ pub const FUNCTIONS: &[Function] = &[
 unsafe extern "C" fn make_offer(env: napi_env, info: napi_callback_info) -> napi_value {
     let [version] = value::arguments(env, info);
     let terms = Terms::of(value::get_i32(env, version).clamp(0, VERSION as i32) as u32);
-    // Keyed with the kernel's random numbers.
-    let [high, low] = [(); 2].map(|()| RandomState::new().hash_one(0));
-    let offer = Offer::new(terms, std::process::id(), &format!("{high:016x}{low:016x}"));
+    let offer = Offer::new(terms, std::process::id(), &format!("{:032x}", secret()));
     value::string(env, offer.to_text().as_bytes(), true)
 }
 
