@@ -226,6 +226,64 @@ test('a message that fails to serialize leaves no descriptor', async () => {
   });
 });
 
+describe('serializing calls each getter once, as Node does:', () => {
+  class Late {
+    constructor(calls) {
+      Object.defineProperty(this, 'x', { enumerable: true, get: () => calls.push('x') });
+    }
+  }
+  const large = () => Buffer.alloc(300_000);
+  const getter = (object, calls, name = 'x') =>
+    Object.defineProperty(object, name, { enumerable: true, get: () => calls.push(name) });
+
+  test.each([
+    ['before a large buffer', (calls) => ({ a: getter({}, calls), b: large() })],
+    ['behind one', (calls) => getter({ bytes: large() }, calls)],
+    ['in an array', (calls) => [large(), getter([1, 2], calls, 1)]],
+    ['of a class', (calls) => ({ late: new Late(calls), bytes: large() })],
+    ['alone', (calls) => getter({ n: 1 }, calls)],
+    ['beside a Date', (calls) => getter({ date: new Date(0) }, calls)],
+    ['cmd', (calls) => getter({ bytes: large() }, calls, 'cmd')],
+    ['toJSON', (calls) => getter({ bytes: large() }, calls, 'toJSON')],
+    [
+      'that throws',
+      (calls) => ({
+        bytes: large(),
+        get x() {
+          calls.push('x');
+          throw new Error('not now');
+        },
+      }),
+    ],
+  ])('%s', async (_, make) => {
+    for (const serialization of ['advanced', 'json']) {
+      const counts = [];
+      for (const start of [upgraded, stockFork]) {
+        const child = await start({ serialization });
+        const calls = [];
+        const message = make(calls);
+        try {
+          await ask(child, message);
+        } catch (error) {
+          expect(error.message).toBe('not now');
+        }
+        counts.push(calls);
+        const ended = once(child, 'exit');
+        child.disconnect();
+        await ended;
+      }
+      expect(counts[0]).toEqual(counts[1]);
+      if (serialization === 'advanced') expect(counts[0]).toHaveLength(1);
+    }
+  });
+
+  async function stockFork(options) {
+    const child = stock.fork(fixture('upgraded.js'), { ...options, execArgv: [] });
+    await ask(child, 'first');
+    return child;
+  }
+});
+
 test('without a descriptor to spare the bytes go through the socket', async () => {
   const script = `
     const { fork } = require(${JSON.stringify(ROOT)});

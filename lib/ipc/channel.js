@@ -275,7 +275,9 @@ function checkMessage(message) {
 }
 
 function replyKind(message) {
-  switch (message?.cmd) {
+  if (typeof message !== 'object' || message === null || !('cmd' in message)) return NO_REPLY;
+  // A getter is not called: the serializer will do that.
+  switch (Object.getOwnPropertyDescriptor(message, 'cmd')?.value) {
     case 'NODE_HANDLE_ACK':
       return ACKNOWLEDGEMENT;
     case 'NODE_HANDLE_NACK':

@@ -15,54 +15,48 @@ function isPlainNumber(value) {
   return Number.isFinite(value) && (value !== 0 || 1 / value > 0);
 }
 
-class Copier {
+// One look at a message.
+class Look {
   left = MOST;
   // Objects inside the message: one that occurs twice must arrive as one.
   seen = null;
 
-  // A copy of `value`, or undefined when JSON would not do. A copy, because a getter may return
-  // something else the second time.
-  copy(value, depth) {
+  isPlain(value, depth) {
     switch (typeof value) {
       case 'string':
-        return value.length <= LONGEST ? value : undefined;
+        return value.length <= LONGEST;
       case 'boolean':
-        return value;
+        return true;
       case 'number':
-        return isPlainNumber(value) ? value : undefined;
+        return isPlainNumber(value);
       case 'object':
-        if (value === null) return value;
-        return this.copyObject(value, depth);
+        return value === null || this.isPlainObject(value, depth);
       default:
-        return undefined;
+        return false;
     }
   }
 
-  copyObject(value, depth) {
-    if (depth === DEEPEST || isProxy(value) || value.toJSON !== undefined) return undefined;
-    if (depth > 0 && this.isKnown(value)) return undefined;
-    if (Array.isArray(value)) return this.copyArray(value, depth);
-    if (Object.getPrototypeOf(value) !== Object.prototype) return undefined;
-    const copy = { ...value };
-    for (const key in copy) {
-      const own = copy[key];
-      if (typeof own === 'string' && own.length <= LONGEST) this.left--;
-      else if ((copy[key] = this.copy(own, depth + 1)) === undefined) return undefined;
-      else this.left--;
+  isPlainObject(value, depth) {
+    if (depth === DEEPEST || isProxy(value)) return false;
+    if (depth > 0 && this.isKnown(value)) return false;
+    if (Array.isArray(value)) return this.isPlainArray(value, depth);
+    if (Object.getPrototypeOf(value) !== Object.prototype || 'toJSON' in value) return false;
+    for (const key in value) {
+      this.left--;
+      if (!this.isPlain(dataOf(value, key), depth + 1)) return false;
     }
-    return this.left >= 0 ? copy : undefined;
+    return this.left >= 0;
   }
 
-  copyArray(value, depth) {
+  isPlainArray(value, depth) {
     const { length } = value;
-    if (length > this.left || Object.getPrototypeOf(value) !== Array.prototype) return undefined;
-    if (Object.keys(value).length !== length) return undefined;
+    if (length > this.left || Object.getPrototypeOf(value) !== Array.prototype) return false;
+    if ('toJSON' in value || Object.keys(value).length !== length) return false;
     this.left -= length;
-    const copy = new Array(length);
     for (let i = 0; i < length; i++) {
-      if ((copy[i] = this.copy(value[i], depth + 1)) === undefined) return undefined;
+      if (!this.isPlain(dataOf(value, i), depth + 1)) return false;
     }
-    return copy;
+    return true;
   }
 
   isKnown(value) {
@@ -73,10 +67,15 @@ class Copier {
   }
 }
 
+// A property of the object's own; undefined, which is not plain, for what a getter would have to say:
+// it may be called once only, by whoever serializes the message.
+function dataOf(object, key) {
+  return Object.getOwnPropertyDescriptor(object, key)?.value;
+}
+
 /** The message's JSON, or undefined when structured clone would make something else of it. */
 function plainText(message) {
-  const copy = new Copier().copy(message, 0);
-  return copy === undefined ? undefined : JSON.stringify(copy);
+  return new Look().isPlain(message, 0) ? JSON.stringify(message) : undefined;
 }
 
 module.exports = { plainText };
