@@ -197,8 +197,9 @@ impl PeerAreas {
         }
         let taken: usize = self.all.iter().map(|(_, view)| view.size()).sum();
         let view = View::open(file, MOST_BYTES - taken).map_err(|errno| match errno {
-            Errno::EPERM => ReceiveError::Frame("brings an area whose size is not sealed"),
+            Errno::EPERM => ReceiveError::Frame("brings an area that is not sealed"),
             Errno::EINVAL => ReceiveError::Frame("brings an area without bytes"),
+            Errno::ENODATA => ReceiveError::Frame("brings an area with holes"),
             Errno::EFBIG => ReceiveError::Frame("brings an area that is too large"),
             errno => ReceiveError::System(errno),
         })?;

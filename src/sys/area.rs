@@ -11,7 +11,6 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::mman::{MapFlags, ProtFlags};
 use nix::sys::stat::fstat;
-use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::ftruncate;
 
 use super::block::Block;
@@ -63,6 +62,10 @@ impl Area {
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let mapping = Mapping::new(&file, len, access, flags)?;
+        // Of a lack of memory the mapping says nothing.
+        if !sealed::is_whole(&fstat(&file)?) {
+            return Err(Errno::ENOMEM);
+        }
         let seals = FIXED_SIZE | FUTURE_WRITE | SealFlag::F_SEAL_SEAL;
         match fcntl(&file, FcntlArg::F_ADD_SEALS(seals)) {
             Ok(_) => Ok((Area(mapping), file)),
@@ -101,22 +104,16 @@ impl View {
     ///
     /// # Errors
     /// `EPERM` when its size or what memory it has can change, `EINVAL` when it has no bytes,
-    /// `EFBIG` when it has too many, `ENOMEM`.
+    /// `EFBIG` when it has too many, `ENODATA` when some of them are no memory yet, `ENOMEM`.
     pub fn open(file: &OwnedFd, most: usize) -> Result<View, Errno> {
-        let seals = fcntl(file, FcntlArg::F_GET_SEALS).map_err(|_| Errno::EPERM)?;
-        if !SealFlag::from_bits_retain(seals).contains(FIXED_SIZE) {
-            return Err(Errno::EPERM);
-        }
-        // Huge pages of hugetlbfs can be taken out in spite of the seals, and there may be no other
-        // when they are read: a SIGBUS again.
-        if fstatfs(file)?.filesystem_type() != TMPFS_MAGIC {
-            return Err(Errno::EPERM);
-        }
-        // After the seals, which keep it so.
-        let size = usize::try_from(fstat(file)?.st_size).map_err(|_| Errno::EFBIG)?;
+        let status = sealed::status_of(file, FIXED_SIZE | FUTURE_WRITE)?;
+        let size = usize::try_from(status.st_size).map_err(|_| Errno::EFBIG)?;
         let len = NonZeroUsize::new(size).ok_or(Errno::EINVAL)?;
         if size > most {
             return Err(Errno::EFBIG);
+        }
+        if !sealed::is_whole(&status) {
+            return Err(Errno::ENODATA);
         }
         Mapping::new(file, len, ProtFlags::PROT_READ, MapFlags::MAP_SHARED).map(View)
     }
@@ -145,7 +142,7 @@ mod tests {
     use std::fs::File;
 
     use nix::sys::memfd::{MFdFlags, memfd_create};
-    use nix::sys::mman::mmap;
+    use nix::sys::mman::{MmapAdvise, madvise, mmap};
     use nix::sys::uio::pwrite;
 
     use super::*;
@@ -194,9 +191,26 @@ mod tests {
         let ordinary = File::open("/proc/self/exe").unwrap().into();
         assert_eq!(View::open(&ordinary, LEN).unwrap_err(), Errno::EPERM);
         let empty = sealed::create(NAME).unwrap();
-        fcntl(&empty, FcntlArg::F_ADD_SEALS(FIXED_SIZE)).unwrap();
+        fcntl(&empty, FcntlArg::F_ADD_SEALS(FIXED_SIZE | FUTURE_WRITE)).unwrap();
         assert_eq!(View::open(&empty, LEN).unwrap_err(), Errno::EINVAL);
         assert_eq!(Area::create(0).unwrap_err(), Errno::EINVAL);
+    }
+
+    #[test]
+    fn what_has_holes_or_could_get_some_is_not_opened() {
+        let (file, mapping) = sealed::writable(LEN).unwrap();
+        fcntl(&file, FcntlArg::F_ADD_SEALS(FIXED_SIZE)).unwrap();
+        assert_eq!(View::open(&file, LEN).unwrap_err(), Errno::EPERM);
+        fcntl(&file, FcntlArg::F_ADD_SEALS(FUTURE_WRITE)).unwrap();
+        View::open(&file, LEN).unwrap();
+        // SAFETY: our own mapping, which nobody looks at.
+        let punched = unsafe { madvise(mapping.start(), 4096, MmapAdvise::MADV_REMOVE) };
+        assert_eq!(punched, Err(Errno::EPERM));
+        let sparse = sealed::create(NAME).unwrap();
+        ftruncate(&sparse, LEN as i64).unwrap();
+        pwrite(&sparse, b"x", 0).unwrap();
+        fcntl(&sparse, FcntlArg::F_ADD_SEALS(FIXED_SIZE | FUTURE_WRITE)).unwrap();
+        assert_eq!(View::open(&sparse, LEN).unwrap_err(), Errno::ENODATA);
     }
 
     #[test]
@@ -206,7 +220,7 @@ mod tests {
             return; // This kernel has none.
         };
         ftruncate(&file, 1 << 30).unwrap();
-        fcntl(&file, FcntlArg::F_ADD_SEALS(FIXED_SIZE)).unwrap();
+        fcntl(&file, FcntlArg::F_ADD_SEALS(FIXED_SIZE | FUTURE_WRITE)).unwrap();
         assert_eq!(View::open(&file, 1 << 30).unwrap_err(), Errno::EPERM);
     }
 }

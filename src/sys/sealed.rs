@@ -11,7 +11,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{FileStat, fstat};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use nix::sys::uio::pread;
 use nix::unistd::{ftruncate, write};
 
 /// Without these a peer could make our memory change, or reading it a SIGBUS.
@@ -128,6 +130,10 @@ pub fn writable(len: usize) -> Result<(OwnedFd, Mapping), Errno> {
         READ_WRITE,
         MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE,
     )?;
+    // Of a lack of memory the mapping says nothing.
+    if !is_whole(&fstat(&file)?) {
+        return Err(Errno::ENOMEM);
+    }
     Ok((file, mapping))
 }
 
@@ -145,19 +151,57 @@ pub fn seal(file: &OwnedFd) -> Result<(), Errno> {
 ///
 /// # Errors
 /// `EPERM` when the file is not sealed as it must be or is none that can be, `EINVAL` when its size
-/// is another, `ENOMEM`.
+/// is another, `ENODATA` when some of it is no memory yet, `ENOMEM`.
 pub fn map(file: &OwnedFd, len: usize) -> Result<Mapping, Errno> {
     let len = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
-    let seals = fcntl(file, FcntlArg::F_GET_SEALS).map_err(|_| Errno::EPERM)?;
-    if !SealFlag::from_bits_retain(seals).contains(required_seals()) {
-        return Err(Errno::EPERM);
-    }
-    // After the seals, which keep it so.
-    let size = fstat(file)?.st_size;
-    if usize::try_from(size) != Ok(len.get()) {
+    let status = status_of(file, required_seals())?;
+    if usize::try_from(status.st_size) != Ok(len.get()) {
         return Err(Errno::EINVAL);
     }
+    if !is_whole(&status) {
+        return Err(Errno::ENODATA);
+    }
     Mapping::new(file, len, READ_WRITE, MapFlags::MAP_PRIVATE)
+}
+
+/// What is known of a peer's file with these seals, which keep it so.
+///
+/// # Errors
+/// `EPERM` when it has others or is no ordinary memory.
+pub(super) fn status_of(file: &OwnedFd, seals: SealFlag) -> Result<FileStat, Errno> {
+    let present = fcntl(file, FcntlArg::F_GET_SEALS).map_err(|_| Errno::EPERM)?;
+    if !SealFlag::from_bits_retain(present).contains(seals) {
+        return Err(Errno::EPERM);
+    }
+    // Huge pages of hugetlbfs may have run out when they are read, in spite of the seals: a SIGBUS.
+    if fstatfs(file)?.filesystem_type() != TMPFS_MAGIC {
+        return Err(Errno::EPERM);
+    }
+    fstat(file)
+}
+
+/// Whether all of a file is memory already. Reading a hole would need memory of the reader's, and
+/// where there is none be a SIGBUS; that no more can be made is a matter of the seals against writing.
+pub(super) fn is_whole(status: &FileStat) -> bool {
+    const UNIT: i64 = 512;
+    status.st_blocks.saturating_mul(UNIT) >= status.st_size
+}
+
+/// What a file that [`map`] would take has at its start, where there is no room for a mapping.
+///
+/// # Errors
+/// `EINVAL` when it is shorter.
+pub fn read(file: &OwnedFd, into: &mut [u8]) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < into.len() {
+        match pread(file, &mut into[done..], done as libc::off_t) {
+            Ok(0) => return Err(Errno::EINVAL),
+            Ok(read) => done += read,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 /// An empty file; `name` is what `/proc` calls it.
@@ -183,6 +227,10 @@ mod tests {
         let one = map(&file, LEN).unwrap();
         let other = map(&file, LEN).unwrap();
         assert_eq!(one.bytes(), content());
+        let mut bytes = vec![0; LEN];
+        read(&file, &mut bytes).unwrap();
+        assert_eq!(bytes, content());
+        assert_eq!(read(&file, &mut vec![0; LEN + 1]), Err(Errno::EINVAL));
         // SAFETY: the mapping is writable and nobody else looks at it meanwhile.
         unsafe { one.start().cast::<u8>().write(99) };
         assert_eq!((one.bytes()[0], other.bytes()[0]), (99, 0));
@@ -215,6 +263,15 @@ mod tests {
         assert_eq!(map(&ordinary, LEN).unwrap_err(), Errno::EPERM);
         let (pipe, _writer) = std::io::pipe().unwrap();
         assert_eq!(map(&pipe.into(), LEN).unwrap_err(), Errno::EPERM);
+    }
+
+    #[test]
+    fn what_has_holes_is_not_mapped() {
+        let file = create(NAME).unwrap();
+        ftruncate(&file, LEN as i64).unwrap();
+        write(&file, b"x").unwrap();
+        seal(&file).unwrap();
+        assert_eq!(map(&file, LEN).unwrap_err(), Errno::ENODATA);
     }
 
     #[test]
