@@ -54,6 +54,10 @@ class Aside {
     this.native = native;
     // What each piece is, and its number, as the addon takes them.
     this.pieces = [];
+    // Views whose bytes are put in their place once all of the message is known: what of a message
+    // that fails halfway the peer could read in an area, and sharedBuffer()s would be lost.
+    this.copies = [];
+    this.handedOver = [];
   }
 
   get count() {
@@ -68,23 +72,25 @@ class Aside {
   }
 
   #put(view) {
-    const region = regions.get(view.buffer);
-    if (region !== undefined && view.byteLength === view.buffer.byteLength) {
-      if (region.native === null) return this.#add(FILE, handOver(view.buffer, region));
-      if (region.native === this.native) return this.#handOverArea(view, region);
-    }
-    return (
-      (this.native.takesAreas(view.byteLength) &&
-        this.#add(AREA, binding.areaCopy(this.native.id, view))) ||
-      this.#add(FILE, binding.sealBytes(view))
-    );
+    return this.#handsOver(view) || this.#reserve(view) || this.#add(FILE, binding.sealBytes(view));
   }
 
-  #handOverArea({ buffer }, { number }) {
-    const { id } = this.native;
-    const area = binding.areaHandOver(id, buffer, number, buffer.byteLength);
-    if (area >= 0) regions.delete(buffer);
-    return this.#add(AREA, area);
+  #handsOver({ buffer, byteLength }) {
+    const region = regions.get(buffer);
+    if (region === undefined || byteLength !== buffer.byteLength) return false;
+    if (region.native !== null && region.native !== this.native) return false;
+    if (this.handedOver.some((other) => other.buffer === buffer)) return false;
+    this.handedOver.push({ buffer, region, at: this.pieces.length + 1 });
+    this.pieces.push(region.native === null ? FILE : AREA, -1);
+    return true;
+  }
+
+  #reserve(view) {
+    const { byteLength } = view;
+    if (!this.native.takesAreas(byteLength)) return false;
+    const number = binding.areaReserve(this.native.id, byteLength);
+    if (number >= 0) this.copies.push(view, number);
+    return this.#add(AREA, number);
   }
 
   /** Puts a large view here; how the message refers to it, or null when it is to be copied. */
@@ -109,19 +115,38 @@ class Aside {
     return sealed[1];
   }
 
+  /** All of the message is known: puts every view where it belongs. */
+  fill() {
+    const { id } = this.native;
+    for (let i = 0; i < this.copies.length; i += 2) {
+      check(binding.areaFill(id, this.copies[i + 1], this.copies[i]));
+    }
+    for (const { buffer, region, at } of this.handedOver) {
+      const { native, number } = region;
+      this.pieces[at] = check(
+        native === null
+          ? binding.handOver(buffer, number)
+          : binding.areaHandOver(id, buffer, number, buffer.byteLength),
+      );
+      regions.delete(buffer);
+    }
+  }
+
   /** The message will not be sent. */
   drop() {
     for (let i = 0; i < this.pieces.length; i += 2) {
       const number = this.pieces[i + 1];
+      if (number < 0) continue;
       if (this.pieces[i] === AREA) binding.areaLetGo(this.native.id, number);
       else binding.closeDescriptor(number);
     }
   }
 }
 
-function handOver(buffer, { number }) {
-  regions.delete(buffer);
-  return binding.handOver(buffer, number);
+// What a getter of the message has detached or resized meanwhile cannot be sent any more.
+function check(status) {
+  if (status >= 0) return status;
+  throw errnoException(status, 'write');
 }
 
 /** What came beside one message: descriptors, ArrayBuffers and strings, of which each is used once;

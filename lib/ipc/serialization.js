@@ -169,6 +169,7 @@ function encodeLarge(native, message) {
   const { aside } = serializer;
   try {
     const bytes = serialize(serializer, message);
+    aside.fill();
     return aside.count === 0 ? bytes : new LargeMessage(bytes, aside);
   } catch (error) {
     aside.drop();

@@ -19,7 +19,8 @@ use crate::sys::descriptor;
 
 /// What this file adds to the addon's exports.
 pub const FUNCTIONS: &[Function] = &[
-    ("areaCopy", Some(copy)),
+    ("areaReserve", Some(reserve)),
+    ("areaFill", Some(fill)),
     ("areaCopyText", Some(copy_text)),
     ("areaBuffer", Some(buffer)),
     ("areaHandOver", Some(hand_over)),
@@ -40,7 +41,7 @@ struct Piece {
     length: usize,
     content: Content,
     /// Keeps it from being used for anything else.
-    _area: Arc<Area>,
+    area: Arc<Area>,
 }
 
 /// What lies in areas of one environment's channels, for messages that are being put together.
@@ -52,6 +53,18 @@ impl Placed {
         self.0.borrow_mut().push(piece);
     }
 
+    /// Puts all the bytes of a piece where they belong.
+    fn fill(&self, channel: u32, number: u32, bytes: &[u8]) -> Result<(), Errno> {
+        let pieces = self.0.borrow();
+        let is_it = |piece: &&Piece| piece.channel == channel && piece.number == number;
+        let piece = pieces.iter().find(is_it).ok_or(Errno::ENOENT)?;
+        if bytes.len() != piece.length {
+            return Err(Errno::EINVAL);
+        }
+        piece.area.fill(bytes);
+        Ok(())
+    }
+
     fn take(&self, channel: u32, number: u32) -> Option<Piece> {
         let mut pieces = self.0.borrow_mut();
         let is_it = |piece: &Piece| piece.channel == channel && piece.number == number;
@@ -60,8 +73,8 @@ impl Placed {
     }
 }
 
-/// `[kind, number, …]` as what a message has beside it. What is no more there is left out, and
-/// sending without it fails. Areas are not held any longer, so the message has to be sent before
+/// `[kind, number, …]` as what a message has beside it; nothing, with which sending fails, when a part
+/// is no more there. Areas are not held any longer, so the message has to be sent before
 /// anything else is put into one, which only this thread does.
 pub fn take_pieces(env: napi_env, channel: napi_value, pieces: napi_value) -> Vec<Beside> {
     let channel = value::get_i32(env, channel) as u32;
@@ -70,9 +83,9 @@ pub fn take_pieces(env: napi_env, channel: napi_value, pieces: napi_value) -> Ve
         .map(|number| value::get_i32(env, number))
         .collect();
     let (pairs, _) = numbers.as_chunks();
-    pairs
+    let taken: Vec<_> = pairs
         .iter()
-        .filter_map(|&[kind, number]| match kind {
+        .map(|&[kind, number]| match kind {
             FILE => descriptor::take(number).ok().map(Beside::File),
             AREA => {
                 let environment = Environment::of(env)?;
@@ -85,7 +98,8 @@ pub fn take_pieces(env: napi_env, channel: napi_value, pieces: napi_value) -> Ve
             }
             _ => None,
         })
-        .collect()
+        .collect();
+    taken.into_iter().collect::<Option<_>>().unwrap_or_default()
 }
 
 /// An area of the channel for `len` bytes.
@@ -116,22 +130,35 @@ fn placed(
         number,
         length,
         content,
-        _area: area,
+        area,
     });
     value::integer(env, number as i32)
 }
 
-/// The number of an area with a copy of the view's bytes, or a negative errno.
-unsafe extern "C" fn copy(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [id, view] = value::arguments(env, info);
+/// Enters `length` bytes that [`fill`] will put into an area: until all of the message is there, the
+/// peer is to see none of it. Its number, or a negative errno.
+unsafe extern "C" fn reserve(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, length] = value::arguments(env, info);
+    let length = value::get_f64(env, length) as usize;
+    match take(env, id, length) {
+        Err(errno) => value::failure(env, errno),
+        Ok(taken) => placed(env, id, taken, length, Content::Bytes),
+    }
+}
+
+/// Copies the view's bytes to the area that was reserved for them; 0, or a negative errno when the
+/// view has not as many any more.
+unsafe extern "C" fn fill(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, number, view] = value::arguments(env, info);
+    let (id, number) = (value::get_i32(env, id), value::get_i32(env, number));
     // SAFETY: no JavaScript runs before the bytes are copied.
     let bytes = unsafe { value::view_bytes(env, view) }.unwrap_or_default();
-    match take(env, id, bytes.len()) {
+    let filled = Environment::of(env)
+        .ok_or(Errno::EINVAL)
+        .and_then(|environment| environment.placed().fill(id as u32, number as u32, bytes));
+    match filled {
+        Ok(()) => value::integer(env, 0),
         Err(errno) => value::failure(env, errno),
-        Ok(taken) => {
-            taken.1.fill(bytes);
-            placed(env, id, taken, bytes.len(), Content::Bytes)
-        }
     }
 }
 
@@ -174,7 +201,7 @@ unsafe extern "C" fn buffer(env: napi_env, info: napi_callback_info) -> napi_val
 }
 
 /// Takes the ArrayBuffer's first `length` bytes, which lie in area `number`, for a message, and
-/// detaches it; 0 or a negative errno.
+/// detaches it; the number, or a negative errno.
 unsafe extern "C" fn hand_over(env: napi_env, info: napi_callback_info) -> napi_value {
     let [id, buffer, number, length] = value::arguments(env, info);
     let number = value::get_i32(env, number) as u32;
