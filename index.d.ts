@@ -150,6 +150,9 @@ export function adoptChannel(): boolean;
  * With `peer`, the process it is meant for, it lies in memory that is used again and again: its bytes
  * are those of an earlier message to that peer, which can read it at any time, and only to that peer
  * is it handed over. Without `peer` its bytes are zero.
+ *
+ * The channel of a cluster's Worker has no such memory: for one it is a zeroed Buffer like any other,
+ * and is copied when it is sent.
  */
 export function sharedBuffer(size: number, peer?: ChildProcess | Worker | NodeJS.Process): Buffer;
 

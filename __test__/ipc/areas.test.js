@@ -54,6 +54,25 @@ beforeEach(() => (before = areasOf('self')));
 
 const memoryFiles = (pid = 'self') => areasOf(pid).filter((file) => !before.includes(file));
 
+/** All that a peer of ours could read in areas. */
+function contentOfAreas() {
+  const lines = fs.readFileSync('/proc/self/maps', 'latin1').split('\n');
+  const memory = fs.openSync('/proc/self/mem');
+  try {
+    return lines
+      .filter((line) => line.includes('/memfd:brood-area'))
+      .filter((line) => !before.includes(line.split(/\s+/)[4]))
+      .map((line) => {
+        const [from, to] = line.split(' ')[0].split('-');
+        const bytes = Buffer.alloc(Number(`0x${to}`) - Number(`0x${from}`));
+        fs.readSync(memory, bytes, 0, bytes.length, Number(`0x${from}`));
+        return bytes;
+      });
+  } finally {
+    fs.closeSync(memory);
+  }
+}
+
 const bytesOf = (n) => Buffer.alloc(SIZE, n);
 const isAll = (bytes, n) => bytes.length === SIZE && bytes.equals(bytesOf(n));
 
@@ -125,6 +144,66 @@ test('messages that fail to serialize leave their areas free', async () => {
   }
   expect(memoryFiles()).toHaveLength(2);
   expect(isAll(await ask(child, bytesOf(5)), 5)).toBe(true);
+  await end(child);
+});
+
+test('a message that fails to serialize shows the peer nothing, and takes nothing away', async () => {
+  const child = await upgraded();
+  await ask(child, bytesOf(1));
+  const buffers = [
+    bytesOf(0xd1),
+    sharedBuffer(SIZE).fill(0xd2),
+    Buffer.from(sharedBuffer(SIZE, child).fill(0xd3)),
+  ];
+  const handedOver = sharedBuffer(SIZE, child).fill(0xd4);
+  expect(() => child.send({ buffers, handedOver, f() {} })).toThrow(/could not be cloned/);
+  const shown = contentOfAreas();
+  expect(shown.some((bytes) => bytes.includes(Buffer.alloc(100, 1)))).toBe(true);
+  for (const [index, bytes] of buffers.entries()) {
+    expect(isAll(bytes, 0xd1 + index)).toBe(true);
+    const some = bytes.subarray(0, 100);
+    expect(shown.some((content) => content.includes(some))).toBe(index === 2);
+  }
+  expect(isAll(handedOver, 0xd4)).toBe(true);
+  const got = await ask(child, { buffers, handedOver });
+  expect(got.buffers.map((bytes) => bytes[SIZE - 1])).toEqual([0xd1, 0xd2, 0xd3]);
+  expect(isAll(got.handedOver, 0xd4)).toBe(true);
+  expect(handedOver.length).toBe(0);
+  await end(child);
+});
+
+test('a getter that takes away what is being sent makes send() fail, and nothing else', async () => {
+  const child = await upgraded();
+  const taken = [bytesOf(1)];
+  // Of what lies outside of V8's own memory only this method takes the memory away.
+  if (ArrayBuffer.prototype.transfer) taken.push(sharedBuffer(SIZE), sharedBuffer(SIZE, child));
+  for (const bytes of taken) {
+    const { buffer } = bytes;
+    let elsewhere;
+    const message = {
+      bytes,
+      get taken() {
+        elsewhere = buffer.transfer?.() ?? structuredClone(buffer, { transfer: [buffer] });
+        return true;
+      },
+    };
+    expect(() => child.send(message)).toThrow(expect.objectContaining({ syscall: 'write' }));
+    expect(new Set(Buffer.from(elsewhere)).size).toBe(1);
+    expect(isAll(await ask(child, bytesOf(2)), 2)).toBe(true);
+  }
+  await end(child);
+});
+
+test.each([
+  ['memory of its own', () => sharedBuffer(SIZE)],
+  ['an area', (child) => sharedBuffer(SIZE, child)],
+])('two Buffers in one sharedBuffer() in %s both arrive', async (_, make) => {
+  const child = await upgraded();
+  const one = make(child).fill(4);
+  const other = Buffer.from(one.buffer);
+  const got = await ask(child, [one, other]);
+  expect(got.every((bytes) => isAll(bytes, 4))).toBe(true);
+  expect([one.length, other.length]).toEqual([0, 0]);
   await end(child);
 });
 
@@ -265,6 +344,102 @@ test('it keeps no process alive', async () => {
   `;
   const { code, stderr } = await runNode(['-e', script], { limit: 8_000 });
   expect([code, stderr]).toEqual([0, '']);
+});
+
+describe('a peer without memory for what it is sent', () => {
+  const MEGABYTE = 1 << 20;
+  const LARGE = 30 * MEGABYTE;
+  // Enough for V8 to go on with, and not for one more large buffer.
+  const SLACK = 24 * MEGABYTE;
+
+  /** Lets a process have `more` bytes of addresses than it has now. */
+  function limit(pid, more) {
+    const status = fs.readFileSync(`/proc/${pid}/status`, 'utf8');
+    const size = Number(/VmSize:\s*(\d+) kB/.exec(status)[1]) * 1024;
+    const soft = more === Infinity ? 'unlimited' : size + more;
+    expect(spawnSync('prlimit', [`--pid=${pid}`, `--as=${soft}:`]).status).toBe(0);
+  }
+
+  function told(child, pattern) {
+    return new Promise((resolve) => {
+      let text = '';
+      child.stderr.setEncoding('utf8').on('data', (chunk) => {
+        text += chunk;
+        if (pattern.test(text)) resolve(text);
+      });
+    });
+  }
+
+  test('keeps it, and all behind it, until it has some, and says so', async () => {
+    const child = await upgraded({ silent: true });
+    const got = [];
+    const all = new Promise((resolve) => {
+      child.on('message', (message) => got.push(message) === 4 && resolve());
+    });
+    const warned = told(child, /BROOD_IPC_NO_MEMORY/);
+    limit(child.pid, SLACK);
+    const sent = [{ n: 1 }, Buffer.alloc(LARGE, 2), { n: 3 }, 'x'.repeat(400_000)];
+    for (const message of sent) child.send(message);
+    await warned;
+    expect(child.connected).toBe(true);
+    expect(got).toEqual([{ n: 1 }]);
+    limit(child.pid, Infinity);
+    await all;
+    expect(got.map((message) => message.length)).toEqual([undefined, LARGE, undefined, 400_000]);
+    expect(got[1].equals(sent[1])).toBe(true);
+    await end(child);
+  });
+
+  test('gets it where garbage can make room', async () => {
+    const child = await upgraded({ silent: true });
+    let said = '';
+    child.stderr.on('data', (chunk) => (said += chunk));
+    const large = Buffer.alloc(LARGE, 1);
+    await ask(child, large);
+    limit(child.pid, SLACK);
+    for (let n = 0; n < 5; n++) expect((await ask(child, large)).equals(large)).toBe(true);
+    await end(child);
+    expect(said).toBe('');
+  });
+
+  test('gets what is in memory of its own by a copy', async () => {
+    const source = `
+      let garbage = Buffer.alloc(${4 * LARGE}, 1);
+      process.on('message', (message) => {
+        if (message === 'drop') garbage = null;
+        process.send(message.length);
+      });
+    `;
+    for (const [serialization, large] of [
+      ['advanced', Buffer.alloc(LARGE, 1)],
+      ['json', 'x'.repeat(LARGE)],
+    ]) {
+      const child = fork('-e', [source], {
+        execPath: process.execPath,
+        execArgv: REGISTER,
+        serialization,
+        upgrade: 2,
+      });
+      await ask(child, 'first');
+      limit(child.pid, SLACK);
+      await ask(child, 'drop');
+      expect(await ask(child, large)).toBe(LARGE);
+      await end(child);
+    }
+  });
+
+  test('ends with its channel, whatever waits', async () => {
+    await expectNoLeaks(async () => {
+      const child = await upgraded({ silent: true });
+      const warned = told(child, /BROOD_IPC_NO_MEMORY/);
+      limit(child.pid, SLACK);
+      child.send(Buffer.alloc(LARGE));
+      await warned;
+      const closed = once(child, 'close');
+      child.kill();
+      await closed;
+    });
+  });
 });
 
 describe('sharedBuffer() for a peer', () => {
@@ -421,7 +596,7 @@ test('a toJSON() of String.prototype is no more asked than by JSON.stringify()',
 /** A Python child that is brood to its parent, with areas. */
 function python(body) {
   const script = `
-import socket, os, array, struct, fcntl
+import socket, os, array, struct, fcntl, mmap
 sock = socket.socket(fileno=int(os.environ['NODE_CHANNEL_FD']))
 version, nonce = os.environ['BROOD_CHANNEL'].split(':')
 def say(step): sock.sendall(('{"cmd":"NODE_BROOD_%s/%s/3/7"}\\n' % (step, nonce)).encode())
@@ -434,9 +609,11 @@ def frame(kind, payload=b'', messages=0, number=0, fds=0):
 def send(data, fds=[]):
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', fds))] if fds else []
     sock.sendmsg([data], rights)
-def area(content=b'"text"', size=4096, seals=2 | 4):
+maps = {}
+def area(content=b'"text"', size=4096, seals=2 | 4 | 16):
     fd = os.memfd_create('area', os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, size); os.pwrite(fd, content, 0)
+    if size > 0: maps[fd] = mmap.mmap(fd, size)
     fcntl.fcntl(fd, 1033, seals)
     return fd
 BYTES, UTF8, LATIN1 = 0, 1, 2
@@ -464,7 +641,7 @@ def released():
     got = b''
     while control(RELEASE, 5) not in got: got += sock.recv(4096)
 released()
-os.pwrite(fd, b'[1, 2]', 0)
+maps[fd][:6] = b'[1, 2]'
 send(placed(entry(5, 6, KNOWN), number=1))
 released()
 send(control(DROP, 5) + placed(entry(5, 6, NEW), number=2, fds=1), [area(b'"same"')])
@@ -510,8 +687,26 @@ describe('a peer that lies about areas is cut off, and told what it did:', () =>
       'send(placed(entry(0, 6, NEW), fds=1), [area(size=65 << 20)])',
       /too large/,
     ],
-    ['one that can shrink', 'send(placed(entry(0, 6, NEW), fds=1), [area(seals=4)])', /not sealed/],
-    ['one that can grow', 'send(placed(entry(0, 6, NEW), fds=1), [area(seals=2)])', /not sealed/],
+    [
+      'one that can shrink',
+      'send(placed(entry(0, 6, NEW), fds=1), [area(seals=4 | 16)])',
+      /not sealed/,
+    ],
+    [
+      'one that can grow',
+      'send(placed(entry(0, 6, NEW), fds=1), [area(seals=2 | 16)])',
+      /not sealed/,
+    ],
+    [
+      'one that can get holes',
+      'send(placed(entry(0, 6, NEW), fds=1), [area(seals=2 | 4)])',
+      /not sealed/,
+    ],
+    [
+      'one with holes',
+      'send(placed(entry(0, 6, NEW), fds=1), [area(size=1 << 20)])',
+      /area with holes/,
+    ],
     ['one that is no memory', 'send(placed(entry(0, 6, NEW), fds=1), [0])', /not sealed/],
     [
       'one of no bytes',

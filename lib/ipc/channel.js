@@ -49,6 +49,7 @@ class Channel {
     native.onend = () => this.#end();
     native.onbroken = (why) => this.cutOff(why);
     native.onhandleLost = warnHandleLost;
+    native.onstarved = warnStarved;
     native.onreleased = () => this.#released();
     native.ondrained = () => target.emit('drain');
     native.onerror = (error) => this.#fail(error);
@@ -303,6 +304,12 @@ function warnHandleLost() {
     'Handle did not reach the receiving process correctly',
     'SentHandleNotReceivedWarning',
   );
+}
+
+function warnStarved() {
+  process.emitWarning('A message has arrived and waits, because there is no memory for it', {
+    code: 'BROOD_IPC_NO_MEMORY',
+  });
 }
 
 const deprecatedChannel = {

@@ -40,6 +40,7 @@ const EVENTS = [
   'onclosed',
   'onsendFailed',
   'onupgraded',
+  'onstarved',
 ];
 
 binding.setChannelCallbacks(
@@ -77,6 +78,7 @@ class NativeChannel {
     this.onreleased = null;
     this.ondrained = null;
     this.onclosed = null;
+    this.onstarved = null;
     this.onerror = null;
     this.id = binding.channelOpen(this, fd, codec.advanced, maxMessageSize, isRoomy);
     if (this.id < 0) throw errnoException(this.id, 'open');

@@ -41,6 +41,7 @@ enum Event {
     Closed = 6,
     SendFailed = 7,
     Upgraded = 8,
+    Starved = 9,
 }
 
 /// One channel as its environment sees it.
@@ -55,6 +56,8 @@ struct Entry {
     reading: Cell<bool>,
     pace: RefCell<Pace>,
     pausing: Cell<bool>,
+    /// How often in a row there was no memory for what has come.
+    shortages: Cell<u32>,
     /// Something was sent since the last read.
     answered: Cell<bool>,
     referenced: Cell<bool>,
@@ -98,6 +101,7 @@ impl Entry {
             reading: Cell::new(false),
             pace: RefCell::new(Pace::new(room)),
             pausing: Cell::new(false),
+            shortages: Cell::new(0),
             answered: Cell::new(false),
             referenced: Cell::new(true),
             lingering: Cell::new(false),

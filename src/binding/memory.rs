@@ -8,6 +8,7 @@ use std::ffi::c_void;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::ptr;
 use std::rc::{Rc, Weak};
+use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use napi::sys::{self, napi_callback_info, napi_env, napi_value};
@@ -104,24 +105,47 @@ unsafe extern "C" fn seal_text(env: napi_env, info: napi_callback_info) -> napi_
 /// errno when it is not what it must be.
 unsafe extern "C" fn open_sealed_text(env: napi_env, info: napi_callback_info) -> napi_value {
     let [fd, length] = value::arguments(env, info);
-    match map(env, fd, length) {
-        Ok(mapping) => value::string(env, mapping.bytes(), mapping.bytes().is_ascii()),
+    match open_file(env, fd, length) {
+        Ok(Opened::Mapped(mapping)) => text(env, mapping.bytes()),
+        Ok(Opened::Copied(_, bytes)) => text(env, bytes),
         Err(errno) => value::failure(env, errno),
     }
 }
 
-fn map(env: napi_env, fd: napi_value, length: napi_value) -> Result<Mapping, Errno> {
+fn text(env: napi_env, bytes: &[u8]) -> napi_value {
+    value::string(env, bytes, bytes.is_ascii())
+}
+
+/// A peer's sealed file.
+enum Opened<'a> {
+    Mapped(Mapping),
+    /// An ArrayBuffer with what it has, and that.
+    Copied(napi_value, &'a [u8]),
+}
+
+fn open_file<'a>(env: napi_env, fd: napi_value, length: napi_value) -> Result<Opened<'a>, Errno> {
     let file = descriptor::take(value::get_i32(env, fd))?;
-    sealed::map(&file, value::get_f64(env, length) as usize)
+    let len = value::get_f64(env, length) as usize;
+    match sealed::map(&file, len) {
+        Ok(mapping) => Ok(Opened::Mapped(mapping)),
+        // All is as it must be, but there is no room for it. V8 collects its garbage to make some.
+        Err(Errno::ENOMEM | Errno::EAGAIN) => {
+            let (buffer, bytes) = new_buffer(env, len)?;
+            sealed::read(&file, bytes)?;
+            Ok(Opened::Copied(buffer, bytes))
+        }
+        Err(errno) => Err(errno),
+    }
 }
 
 /// An ArrayBuffer of the `length` bytes of a peer's sealed file, whose descriptor is closed; a
 /// negative errno when it is not what it must be.
 unsafe extern "C" fn open_sealed(env: napi_env, info: napi_callback_info) -> napi_value {
     let [fd, length] = value::arguments(env, info);
-    match map(env, fd, length) {
+    match open_file(env, fd, length) {
         Err(errno) => value::failure(env, errno),
-        Ok(mapping) => {
+        Ok(Opened::Copied(buffer, _)) => buffer,
+        Ok(Opened::Mapped(mapping)) => {
             let (start, len) = (mapping.start().as_ptr(), mapping.size());
             counted(env, start, len, mapping).unwrap_or_else(|mapping| copied(env, mapping.bytes()))
         }
@@ -195,6 +219,10 @@ unsafe extern "C" fn hand_over(env: napi_env, info: napi_callback_info) -> napi_
     let Some(region) = region else {
         return value::failure(env, Errno::ENOENT);
     };
+    // Whatever else has taken the memory over since goes on using it.
+    if value::buffer_start(env, buffer) != region.mapping.start().as_ptr() {
+        return value::failure(env, Errno::ENOENT);
+    }
     // SAFETY: the value is live in the current scope.
     let status = unsafe { sys::napi_detach_arraybuffer(env, buffer) };
     let file = region.file.take();
@@ -254,14 +282,39 @@ pub fn external<T>(
 }
 
 fn copied(env: napi_env, bytes: &[u8]) -> napi_value {
-    let (mut data, mut result) = (ptr::null_mut(), ptr::null_mut());
-    // SAFETY: `data` points to as many bytes as were asked for, if the call succeeded.
-    unsafe {
-        let status = sys::napi_create_arraybuffer(env, bytes.len(), &mut data, &mut result);
-        if status != sys::Status::napi_ok {
-            return value::failure(env, Errno::ENOMEM);
+    match new_buffer(env, bytes.len()) {
+        Err(errno) => value::failure(env, errno),
+        Ok((buffer, room)) => {
+            room.copy_from_slice(bytes);
+            buffer
         }
-        ptr::copy_nonoverlapping(bytes.as_ptr(), data.cast::<u8>(), bytes.len());
     }
-    result
+}
+
+/// A new ArrayBuffer in V8's own memory, and its bytes, which are the caller's until JavaScript runs.
+fn new_buffer<'a>(env: napi_env, len: usize) -> Result<(napi_value, &'a mut [u8]), Errno> {
+    let (mut data, mut buffer) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: plain out-parameters.
+    let status = unsafe { sys::napi_create_arraybuffer(env, len, &mut data, &mut buffer) };
+    if status != sys::Status::napi_ok {
+        return Err(Errno::ENOMEM);
+    }
+    if len == 0 {
+        return Ok((buffer, &mut []));
+    }
+    // SAFETY: as many zeroed bytes, which live as long as the handle that keeps them.
+    let bytes = unsafe { slice::from_raw_parts_mut(data.cast(), len) };
+    Ok((buffer, bytes))
+}
+
+/// Has V8 collect all garbage now. What ArrayBuffers of it lie in comes back in a later turn of the
+/// event loop.
+pub fn collect_garbage(env: napi_env) {
+    // More than V8 bears to be told of without doing something about it.
+    const PLENTY: i64 = 1 << 40;
+    for change in [PLENTY, -PLENTY] {
+        let mut total = 0;
+        // SAFETY: plain numbers; nothing of JavaScript's runs.
+        unsafe { sys::napi_adjust_external_memory(env, change, &mut total) };
+    }
 }

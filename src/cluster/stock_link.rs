@@ -143,7 +143,7 @@ impl StockLink {
                 ReadEnd::Budget | ReadEnd::ShortRead if hung_up => {}
                 ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Drained => break,
                 // A channel that is read here is pinned to Node's protocol.
-                ReadEnd::Switched => break,
+                ReadEnd::Switched | ReadEnd::Starved => break,
             }
         }
         self.check_events(outcome);

@@ -173,6 +173,96 @@ fn a_lost_descriptor_is_sent_again_and_one_that_never_arrives_forgotten() {
     assert_eq!(receive(&mut theirs), [b"again"]);
 }
 
+/// What a channel has, of which each attempt needs the memory twice.
+fn receive_starved(channel: &mut Channel<FakeSocket>) -> usize {
+    let batch = channel.receive(1 << 20);
+    assert_eq!(batch.end(), ReadEnd::Starved);
+    let messages = batch.len();
+    channel.recycle(batch);
+    messages
+}
+
+#[test]
+fn what_there_is_no_memory_for_waits_with_all_behind_it_and_nothing_is_lost() {
+    let [mut ours, mut theirs] = upgraded(VERSION);
+    ours.send(b"before", None, SendMode::WriteNow).unwrap();
+    send(&mut ours, b"large");
+    ours.send(b"after", None, SendMode::WriteNow).unwrap();
+    blocks::shortage::after(0, 4);
+    assert_eq!(receive_starved(&mut theirs), 1);
+    assert!(theirs.is_buffering());
+    // More is left in the socket, where it makes the sender wait.
+    ours.send(b"later", None, SendMode::WriteNow).unwrap();
+    let received = theirs.stats().bytes_received;
+    assert_eq!(receive_starved(&mut theirs), 0);
+    assert_eq!(theirs.stats().bytes_received, received);
+    let mut batch = theirs.receive(1 << 20);
+    assert_eq!((batch.len(), batch.message(1)), (2, &b"after"[..]));
+    let (index, pieces) = batch.take_beside().remove(0);
+    assert_eq!(index, 0);
+    let [Arrived::Copied(copied, _)] = &pieces[..] else {
+        panic!("{pieces:?}");
+    };
+    assert_eq!(copied.bytes(), b"large");
+    assert_eq!(theirs.receive(1 << 20).message(0), b"later");
+    // It was released once, and the area is used again.
+    receive(&mut ours);
+    send(&mut ours, b"again");
+    assert_eq!(receive(&mut theirs), [b"again"]);
+    assert_eq!(ours.stats().descriptors_sent, 1);
+}
+
+#[test]
+fn a_message_with_memory_for_a_part_of_it_goes_on_with_the_rest() {
+    let [mut ours, mut theirs] = upgraded(VERSION);
+    let pieces = [b"one", b"two"].map(|bytes| {
+        let (number, area) = ours.take_area(LEN).unwrap().unwrap();
+        area.fill(bytes);
+        let piece = Beside::Area {
+            number,
+            length: bytes.len() as u32,
+            content: Content::Bytes,
+        };
+        (piece, area)
+    });
+    let [one, two] = pieces.map(|(piece, _area)| piece);
+    ours.reserve(1).copy_from_slice(b"m");
+    ours.commit_beside(1, vec![one, two]).unwrap();
+    blocks::shortage::after(1, 2);
+    assert_eq!(receive_starved(&mut theirs), 0);
+    assert_eq!(receive(&mut theirs), [b"one", b"two"]);
+}
+
+#[test]
+fn the_end_comes_after_what_waits_for_memory() {
+    let [mut ours, mut theirs] = upgraded(VERSION);
+    send(&mut ours, b"large");
+    drop(ours);
+    blocks::shortage::after(0, 4);
+    assert_eq!(receive_starved(&mut theirs), 0);
+    assert_eq!(receive_starved(&mut theirs), 0);
+    assert!(!theirs.has_ended());
+    assert_eq!(receive(&mut theirs), [b"large"]);
+    assert_eq!(theirs.receive(1 << 20).end(), ReadEnd::Closed);
+}
+
+#[test]
+fn a_message_that_nobody_waits_for_any_more_needs_no_memory() {
+    let [mut ours, mut theirs] = upgraded(VERSION);
+    send(&mut ours, b"large");
+    ours.send(b"after", None, SendMode::WriteNow).unwrap();
+    blocks::shortage::after(0, 2);
+    assert_eq!(receive_starved(&mut theirs), 0);
+    theirs.skip_starved();
+    theirs.skip_starved();
+    let batch = theirs.receive(1 << 20);
+    assert_eq!((batch.len(), batch.message(0)), (1, &b"after"[..]));
+    assert!(!theirs.is_buffering());
+    theirs.flush();
+    receive(&mut ours);
+    assert!(!ours.expire_areas(Duration::ZERO));
+}
+
 #[test]
 fn a_message_that_cannot_be_sent_leaves_its_areas_free() {
     let [mut ours, mut theirs] = upgraded(VERSION);

@@ -44,6 +44,9 @@ pub enum ReadEnd {
     /// The peer speaks brood's frames from here on: receive again, for the first of them may have
     /// been read already.
     Switched,
+    /// There is no memory for what comes next, which waits, and so does the peer before long: receive
+    /// again when there may be some.
+    Starved,
     /// The channel cannot be read any further, for this reason. Reported once, then `Closed`.
     Failed(ReceiveError),
 }

@@ -1,18 +1,22 @@
 //! Takes brood's frames apart: finds the messages in what was read, pairs frames with the
 //! descriptors that came along, copies what lies in the peer's areas, and holds back, in order, what
-//! stands behind a frame whose descriptors the kernel has dropped. Where bytes and descriptors come from, and what is said to
-//! the peer, is left to `channel`.
+//! stands behind a frame whose descriptors the kernel has dropped, or for whose copy there is no
+//! memory now. Where bytes and descriptors come from, and what is said to the peer, is left to
+//! `channel`.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use memchr::memchr_iter;
+use nix::errno::Errno;
 
 use super::Framing;
 use super::areas::PeerAreas;
 use super::batch::{Arrived, HandleSlot};
+use super::blocks;
 use super::error::ReceiveError;
 use super::frame_reader::{Frames, Run};
 use super::layout::{HEADER, Header, Kind, MAX_PIECES, PIECE, Piece, VALUE_PREFIX};
@@ -77,8 +81,16 @@ struct Entry {
     bytes: Range<usize>,
     messages: usize,
     descriptors: Descriptors,
-    /// What lies beside the message of a [`Kind::Placed`].
-    pieces: Vec<Piece>,
+    /// What lies beside the message of a [`Kind::Placed`], and is not collected yet.
+    pieces: VecDeque<Piece>,
+    /// What is.
+    arrived: Vec<Arrived>,
+}
+
+impl Entry {
+    fn is_missing(&self) -> bool {
+        matches!(self.descriptors, Descriptors::Missing(_))
+    }
 }
 
 /// What [`BatchReader::take`] cuts off the stream.
@@ -129,6 +141,8 @@ pub(crate) struct BatchReader {
     spans: Vec<(u32, u32)>,
     groups: VecDeque<Group>,
     spare: Vec<u8>,
+    /// The first entry waits for memory.
+    starved: bool,
 }
 
 impl BatchReader {
@@ -147,6 +161,7 @@ impl BatchReader {
             spans: Vec::new(),
             groups: VecDeque::new(),
             spare: Vec::new(),
+            starved: false,
         };
         reader.grow(bytes.len());
         reader.buffer[..bytes.len()].copy_from_slice(bytes);
@@ -218,14 +233,12 @@ impl BatchReader {
         Ok(())
     }
 
-    /// Cuts off all messages before the first whose descriptors are missing.
+    /// Cuts off all messages before the first whose descriptors are missing, or for which there is
+    /// no memory.
     pub fn take(&mut self) -> Taken {
-        let ready = self
-            .entries
-            .iter()
-            .position(|entry| matches!(entry.descriptors, Descriptors::Missing(_)));
-        let ready = ready.unwrap_or(self.entries.len());
         let mut taken = Taken::nothing();
+        let ready = self.entries.iter().position(Entry::is_missing);
+        let ready = self.collect(ready.unwrap_or(self.entries.len()), &mut taken);
         if ready == 0 {
             return taken;
         }
@@ -258,15 +271,7 @@ impl BatchReader {
                     let files = descriptors.into_iter().map(Arrived::File).collect();
                     taken.beside.push((first, files));
                 }
-                Kind::Placed => {
-                    match self.collect(&entry.pieces, descriptors, &mut taken.release) {
-                        Ok(pieces) => taken.beside.push((first, pieces)),
-                        Err(fault) => {
-                            taken.fault = Some(fault);
-                            break;
-                        }
-                    }
-                }
+                Kind::Placed => taken.beside.push((first, entry.arrived)),
                 _ => {
                     let slots = descriptors.into_iter().map(HandleSlot::Received);
                     taken.handles.extend((first..).zip(slots));
@@ -286,54 +291,54 @@ impl BatchReader {
         taken
     }
 
-    /// Opens the areas that are new and copies what lies in them; the areas are added to `release`.
-    fn collect(
-        &mut self,
-        pieces: &[Piece],
-        descriptors: Vec<OwnedFd>,
-        release: &mut Vec<u32>,
-    ) -> Result<Vec<Arrived>, ReceiveError> {
-        const INCOMPLETE: ReceiveError = ReceiveError::Frame("has no descriptor for what it names");
-        let mut descriptors = descriptors.into_iter();
-        let areas = self.areas.get_or_insert_default();
-        let mut arrived = Vec::with_capacity(pieces.len());
-        for piece in pieces {
-            let file = match piece.has_descriptor() {
-                true => Some(descriptors.next().ok_or(INCOMPLETE)?),
-                false => None,
-            };
-            let &Piece::Area {
-                number,
-                length,
-                content,
-                ..
-            } = piece
-            else {
-                arrived.extend(file.map(Arrived::File));
-                continue;
-            };
-            if let Some(file) = file {
-                areas.open(number, &file)?;
+    /// Collects what lies beside the messages of the first `ready` entries. Returns how many entries
+    /// are complete: all, or those before the first that is wrong or has to wait for memory.
+    fn collect(&mut self, ready: usize, taken: &mut Taken) -> usize {
+        self.starved = false;
+        for (index, entry) in self.entries.iter_mut().take(ready).enumerate() {
+            let areas = self.areas.get_or_insert_default();
+            match collect(areas, entry, &mut taken.release) {
+                Ok(()) => {}
+                Err(error) => {
+                    self.starved = is_shortage(error);
+                    taken.fault = (!self.starved).then_some(error);
+                    return index;
+                }
             }
-            // Nobody has told the peer yet that it may fill it again.
-            if release.contains(&number) {
-                return Err(ReceiveError::Frame("uses an area that is not released"));
-            }
-            arrived.push(Arrived::Copied(
-                areas.copy(number, length as usize)?,
-                content,
-            ));
-            release.push(number);
         }
-        Ok(arrived)
+        ready
+    }
+
+    /// Whether what has come is held back for want of memory. The next [`take`](Self::take) tries
+    /// again.
+    pub fn is_starved(&self) -> bool {
+        self.starved
+    }
+
+    /// Gives up the frame that waits for memory. Returns the areas it lies in, to be released.
+    pub fn skip_starved(&mut self) -> Vec<u32> {
+        if !mem::take(&mut self.starved) {
+            return Vec::new();
+        }
+        let Some(entry) = self.entries.front_mut() else {
+            return Vec::new();
+        };
+        entry.descriptors = Descriptors::Void;
+        let pieces = mem::take(&mut entry.pieces).into_iter();
+        pieces
+            .filter_map(|piece| match piece {
+                Piece::Area { number, .. } => Some(number),
+                Piece::File => None,
+            })
+            .collect()
     }
 
     /// Bytes of messages that cannot be taken yet.
     pub fn unfinished(&self) -> usize {
-        let held = self
-            .entries
-            .iter()
-            .find(|entry| matches!(entry.descriptors, Descriptors::Missing(_)));
+        let held = match self.starved {
+            true => self.entries.front(),
+            false => self.entries.iter().find(|entry| entry.is_missing()),
+        };
         match held {
             Some(entry) => self.filled - (entry.bytes.start - HEADER),
             None => self.filled - self.next,
@@ -369,7 +374,7 @@ impl BatchReader {
         let bytes = start..start + header.length as usize;
         let (values, pieces) = match header.kind {
             Kind::Placed => self.read_table(bytes.clone(), usize::from(header.descriptors))?,
-            _ => (bytes.clone(), Vec::new()),
+            _ => (bytes.clone(), VecDeque::new()),
         };
         self.split(encoding, values, header.messages as usize)?;
         let descriptors = match usize::from(header.descriptors) {
@@ -384,6 +389,7 @@ impl BatchReader {
             messages: header.messages as usize,
             descriptors,
             pieces,
+            arrived: Vec::new(),
         });
         Ok(())
     }
@@ -393,14 +399,14 @@ impl BatchReader {
         &self,
         bytes: Range<usize>,
         descriptors: usize,
-    ) -> Result<(Range<usize>, Vec<Piece>), ReceiveError> {
+    ) -> Result<(Range<usize>, VecDeque<Piece>), ReceiveError> {
         const WRONG: ReceiveError = ReceiveError::Frame("has a wrong table of what is beside it");
         let payload = &self.buffer[bytes.clone()];
         let prefix = payload.first_chunk::<VALUE_PREFIX>().ok_or(WRONG)?;
         let value = VALUE_PREFIX.saturating_add(u32::from_le_bytes(*prefix) as usize);
         let table = payload.get(value..).unwrap_or_default();
         let (entries, rest) = table.as_chunks::<PIECE>();
-        let pieces: Option<Vec<Piece>> = entries.iter().map(Piece::decode).collect();
+        let pieces: Option<VecDeque<Piece>> = entries.iter().map(Piece::decode).collect();
         let pieces = pieces.filter(|pieces| {
             let with_descriptor = pieces.iter().filter(|piece| piece.has_descriptor());
             rest.is_empty()
@@ -537,10 +543,7 @@ impl BatchReader {
 
     /// A sender that does not come to answering must not make us hold back for ever.
     fn bound_what_is_held(&mut self, notices: &mut Vec<Notice>) {
-        let held = self
-            .entries
-            .iter_mut()
-            .find(|entry| matches!(entry.descriptors, Descriptors::Missing(_)));
+        let held = self.entries.iter_mut().find(|entry| entry.is_missing());
         if let Some(entry) = held
             && self.next - entry.bytes.start > MAX_HELD
         {
@@ -585,6 +588,69 @@ impl BatchReader {
     pub(crate) fn memory(&self) -> usize {
         self.buffer.capacity() + self.spare.capacity()
     }
+}
+
+/// Opens the areas that are new with this entry and copies what lies in them; the areas are added to
+/// `release`. What is done is kept: after a lack of memory it goes on there.
+fn collect(
+    areas: &mut PeerAreas,
+    entry: &mut Entry,
+    release: &mut Vec<u32>,
+) -> Result<(), ReceiveError> {
+    const INCOMPLETE: ReceiveError = ReceiveError::Frame("has no descriptor for what it names");
+    let files = match &mut entry.descriptors {
+        Descriptors::Void => return Ok(()),
+        Descriptors::Complete(files) => files,
+        Descriptors::None | Descriptors::Missing(_) => &mut Vec::new(),
+    };
+    while let Some(piece) = entry.pieces.front_mut() {
+        let file = piece.has_descriptor().then(|| files.first());
+        let file = file.map(|file| file.ok_or(INCOMPLETE)).transpose()?;
+        let arrived = match (&mut *piece, file) {
+            (
+                Piece::Area {
+                    number,
+                    length,
+                    content,
+                    is_new,
+                },
+                file,
+            ) => {
+                if let Some(file) = file {
+                    with_memory(|| areas.open(*number, file))?;
+                    files.remove(0);
+                    *is_new = false;
+                }
+                // Nobody has told the peer yet that it may fill it again.
+                if release.contains(number) {
+                    return Err(ReceiveError::Frame("uses an area that is not released"));
+                }
+                let copied = with_memory(|| areas.copy(*number, *length as usize))?;
+                release.push(*number);
+                Arrived::Copied(copied, *content)
+            }
+            (Piece::File, _) => Arrived::File(files.remove(0)),
+        };
+        entry.arrived.push(arrived);
+        entry.pieces.pop_front();
+    }
+    Ok(())
+}
+
+/// Tries again without the memory that only lies idle, where there is none.
+fn with_memory<T>(attempt: impl FnMut() -> Result<T, ReceiveError>) -> Result<T, ReceiveError> {
+    let mut attempt = attempt;
+    match attempt() {
+        Err(error) if is_shortage(error) => {
+            blocks::trim(Duration::ZERO);
+            attempt()
+        }
+        result => result,
+    }
+}
+
+fn is_shortage(error: ReceiveError) -> bool {
+    matches!(error, ReceiveError::System(Errno::ENOMEM | Errno::EAGAIN))
 }
 
 /// What a piece adds to its message's length before it is looked at.

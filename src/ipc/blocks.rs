@@ -111,6 +111,8 @@ impl Copied {
     /// # Errors
     /// `EINVAL` for no bytes, `ENOMEM`.
     pub fn of(view: &View, len: usize) -> Result<Copied, Errno> {
+        #[cfg(test)]
+        shortage::strike()?;
         let size = size_class(len);
         let idle = pool().take(size);
         let mut block = match idle {
@@ -149,6 +151,37 @@ impl Drop for Copied {
             let mut pool = pool();
             pool.used -= 1;
             pool.put(block, Instant::now());
+        }
+    }
+}
+
+/// Lets a test's thread run out of memory.
+#[cfg(test)]
+pub(crate) mod shortage {
+    use std::cell::Cell;
+
+    use nix::errno::Errno;
+
+    thread_local! {
+        static LEFT: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+    }
+
+    /// There is memory for so many more copies, and then none for so many attempts.
+    pub fn after(copies: u32, attempts: u32) {
+        LEFT.set((copies, attempts));
+    }
+
+    pub(super) fn strike() -> Result<(), Errno> {
+        match LEFT.get() {
+            (0, 0) => Ok(()),
+            (0, attempts) => {
+                LEFT.set((0, attempts - 1));
+                Err(Errno::ENOMEM)
+            }
+            (copies, attempts) => {
+                LEFT.set((copies - 1, attempts));
+                Ok(())
+            }
         }
     }
 }

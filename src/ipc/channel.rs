@@ -75,6 +75,8 @@ pub struct Channel<T> {
     ended: bool,
     /// Bytes from before the takeover lie undecoded in the reader.
     preloaded: bool,
+    /// How the reading has ended, while something that came before that waits for memory.
+    postponed: Option<ReadEnd>,
     /// Reused between reads.
     controls: Vec<(usize, Control)>,
     notices: Vec<Notice>,
@@ -118,6 +120,7 @@ impl<T: Transport> Channel<T> {
             max_message,
             ended: false,
             preloaded: false,
+            postponed: None,
             controls: Vec::new(),
             notices: Vec::new(),
             received: ReceiveCounts::default(),
@@ -477,13 +480,18 @@ impl<T: Transport> Channel<T> {
         let mut found = Found::default();
         // A switch in this very receive leaves what came before it to this batch.
         let by_frames = self.frames.is_some();
-        let end = self.read(budget.min(MAX_BUDGET), &mut found);
+        let end = match self.postponed.take() {
+            Some(end) => end,
+            // Whoever sends waits, too, before it has filled our memory with what must wait.
+            None if self.is_starved() => ReadEnd::ShortRead,
+            None => self.read(budget.min(MAX_BUDGET), &mut found),
+        };
         let mut fault = None;
         let (frames, beside) = match by_frames {
             true => self.take_frames(&mut found, &mut fault),
             false => (self.reader.take(), Vec::new()),
         };
-        let end = fault.map_or(end, ReadEnd::Failed);
+        let end = self.postpone(fault.map_or(end, ReadEnd::Failed));
         let Found {
             handles,
             dispatched,
@@ -507,6 +515,35 @@ impl<T: Transport> Channel<T> {
             beside,
             dispatched,
             end,
+        }
+    }
+
+    /// Whether something that has come waits for memory.
+    fn is_starved(&self) -> bool {
+        self.frames.as_ref().is_some_and(BatchReader::is_starved)
+    }
+
+    /// What is held back for want of memory comes before the end.
+    fn postpone(&mut self, end: ReadEnd) -> ReadEnd {
+        if !self.is_starved() {
+            return end;
+        }
+        if matches!(end, ReadEnd::Closed | ReadEnd::Failed(_)) {
+            self.postponed = Some(end);
+        }
+        ReadEnd::Starved
+    }
+
+    /// Gives up the message that waits for memory, because nobody wants it.
+    pub fn skip_starved(&mut self) {
+        let Some(reader) = &mut self.frames else {
+            return;
+        };
+        let areas = reader.skip_starved();
+        if let Some(queue) = self.queue.frames() {
+            for number in areas {
+                queue.say(Kind::Release, number);
+            }
         }
     }
 
@@ -617,7 +654,10 @@ impl<T: Transport> Channel<T> {
                 return false;
             }
             match self.transport.wait(wanted, left) {
-                Ok(ready) if ready.readable => drop(self.receive(DRAIN_BUDGET)),
+                Ok(ready) if ready.readable => {
+                    drop(self.receive(DRAIN_BUDGET));
+                    self.skip_starved();
+                }
                 Ok(_) => {}
                 Err(_) => return true,
             }

@@ -8,15 +8,21 @@ use nix::errno::Errno;
 
 use super::{Entry, Event};
 use crate::binding::environment::Environment;
+use crate::binding::memory;
 use crate::binding::relayed::Relayed;
 use crate::binding::value;
-use crate::ipc::ReadEnd;
 use crate::ipc::pace::Brought;
+use crate::ipc::{ReadEnd, ReceiveError};
 use crate::uv::{Readiness, Timer};
 
 /// Bytes read for one readiness event; what is left waits for the next turn, so that a flooding
 /// peer cannot starve the loop.
 const READ_BUDGET: usize = 1 << 20;
+
+/// How long what has come waits for memory before it is tried again: at first; then twice as long
+/// each time, as often as this.
+const FIRST_WAIT: Duration = Duration::from_millis(1);
+const LONGER_WAITS: u32 = 10;
 
 impl Entry {
     pub(super) fn on_ready(self: &Rc<Self>, environment: &Rc<Environment>, ready: Readiness) {
@@ -69,8 +75,12 @@ impl Entry {
             if self.report_end(environment, end) {
                 return;
             }
+            if end == ReadEnd::Starved {
+                return self.wait_for_memory(environment);
+            }
+            self.shortages.set(0);
             match end {
-                ReadEnd::Closed | ReadEnd::Failed(_) => return,
+                ReadEnd::Closed | ReadEnd::Failed(_) | ReadEnd::Starved => return,
                 ReadEnd::Switched if self.reads_here() => {}
                 ReadEnd::Budget | ReadEnd::ShortRead if to_the_end && self.reads_here() => {}
                 ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Switched | ReadEnd::Drained => {
@@ -89,6 +99,7 @@ impl Entry {
             let batch = self.shared.lock().receive(READ_BUDGET);
             match batch.end() {
                 ReadEnd::Switched => {}
+                ReadEnd::Starved => self.shared.lock().skip_starved(),
                 ReadEnd::Budget | ReadEnd::ShortRead if to_the_end => {}
                 _ => return,
             }
@@ -106,6 +117,27 @@ impl Entry {
         let started = wait.filter(|_| self.reads_here());
         let started = started.is_some_and(|wait| self.start_timer(environment, wait).is_ok());
         self.pausing.set(started);
+    }
+
+    /// Has V8 let go of what nobody uses any more, and looks again a little later, when that has come
+    /// back: what has come is kept, and nothing is read on top of it.
+    fn wait_for_memory(self: &Rc<Self>, environment: &Rc<Environment>) {
+        let shortages = self.shortages.get();
+        self.shortages.set((shortages + 1).min(LONGER_WAITS + 1));
+        memory::collect_garbage(environment.raw());
+        if shortages == LONGER_WAITS {
+            self.report(environment, Event::Starved, 0, 0);
+        }
+        if !self.reads_here() {
+            return;
+        }
+        let wait = FIRST_WAIT * 2u32.pow(shortages.min(LONGER_WAITS));
+        match self.start_timer(environment, wait) {
+            Ok(()) => self.pausing.set(true),
+            Err(errno) => {
+                self.report_end(environment, ReadEnd::Failed(ReceiveError::System(errno)));
+            }
+        }
     }
 
     fn start_timer(
@@ -183,7 +215,11 @@ impl Entry {
                 self.tell(environment, Event::Broken, detail, 0);
                 true
             }
-            ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Switched | ReadEnd::Drained => false,
+            ReadEnd::Budget
+            | ReadEnd::ShortRead
+            | ReadEnd::Switched
+            | ReadEnd::Starved
+            | ReadEnd::Drained => false,
         }
     }
 
