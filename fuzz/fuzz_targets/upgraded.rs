@@ -223,7 +223,10 @@ fuzz_target!(|input: Input<'_>| {
             }
         }
         channel.recycle(batch);
-        if matches!(end, ReadEnd::Drained | ReadEnd::Closed | ReadEnd::Failed(_)) {
+        if !matches!(
+            end,
+            ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Switched
+        ) {
             break;
         }
     }
