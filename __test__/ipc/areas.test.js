@@ -348,9 +348,10 @@ test('it keeps no process alive', async () => {
 
 describe('a peer without memory for what it is sent', () => {
   const MEGABYTE = 1 << 20;
-  const LARGE = 30 * MEGABYTE;
-  // Enough for V8 to go on with, and not for one more large buffer.
-  const SLACK = 24 * MEGABYTE;
+  const LARGE = 48 * MEGABYTE;
+  // Enough for V8 to go on with, which commits 16 MiB at a time and ends the process when it cannot,
+  // and not for one more large buffer.
+  const SLACK = 40 * MEGABYTE;
 
   /** Lets a process have `more` bytes of addresses than it has now. */
   function limit(pid, more) {
@@ -379,8 +380,9 @@ describe('a peer without memory for what it is sent', () => {
     const warned = told(child, /BROOD_IPC_NO_MEMORY/);
     limit(child.pid, SLACK);
     const sent = [{ n: 1 }, Buffer.alloc(LARGE, 2), { n: 3 }, 'x'.repeat(400_000)];
+    const ended = once(child, 'exit');
     for (const message of sent) child.send(message);
-    await warned;
+    expect(await Promise.race([warned, ended])).toMatch(/BROOD_IPC_NO_MEMORY/);
     expect(child.connected).toBe(true);
     expect(got).toEqual([{ n: 1 }]);
     limit(child.pid, Infinity);
