@@ -27,6 +27,43 @@ test('all 10 000 messages of a parent arrive when it calls process.exit() after 
   expect(JSON.parse(stdout)).toEqual(Array.from({ length: 10_000 }, (_, i) => i));
 });
 
+test.each(['SIGKILL', 'SIGTERM', 'abort'])(
+  'all messages of a child arrive when it ends itself by %s in the turn it sent them in',
+  async (how) => {
+    const child = fork(fixture('kills-itself-after-sends.js'), [how], {
+      execArgv: ['-r', REGISTER],
+      limits: { core: 0 },
+      stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+    });
+    const received = [];
+    child.on('message', ({ i }) => received.push(i));
+    const [, signal] = await once(child, 'close');
+    expect(signal).toBe(how === 'abort' ? 'SIGABRT' : how);
+    expect(received).toEqual(Array.from({ length: 10 }, (_, i) => i));
+  },
+);
+
+test.each(['child.kill', 'process.kill', 'killTree'])(
+  'what was sent before %s is written before the signal',
+  async (way) => {
+    const { stdout } = await runNode([fixture('signals-after-sends.js'), way]);
+    expect(stdout).toBe('written, end of the turn\n');
+  },
+);
+
+test("process.kill() and process.abort() look like Node's", async () => {
+  const script = `
+    const shape = () => ['_kill', 'abort'].map((name) => {
+      const { value, ...flags } = Object.getOwnPropertyDescriptor(process, name);
+      return [value.name, value.length, flags, 'prototype' in value];
+    });
+    const [kill, before] = [process.kill, JSON.stringify(shape())];
+    require(${JSON.stringify(ROOT)}).fork(${JSON.stringify(fixture('echo.js'))}).kill();
+    console.log(process.kill === kill, JSON.stringify(shape()) === before, process.kill(process.pid, 0));
+  `;
+  expect((await runNode(['-e', script])).stdout).toBe('true true true\n');
+});
+
 test('messages a peer does not read within the bound are counted on stderr', async () => {
   const script = `
     const { spawn } = require(${JSON.stringify(ROOT)});

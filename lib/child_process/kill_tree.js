@@ -3,6 +3,7 @@
 
 const binding = require('../binding');
 const { ERR_INVALID_ARG_TYPE, errnoException } = require('../errors');
+const { flushGathered } = require('../ipc/gathering');
 const { signalNumber } = require('../validators');
 const { ChildProcess } = require('./child');
 const { ESRCH } = require('./process');
@@ -21,6 +22,7 @@ function killTree(child, signal = 'SIGTERM') {
   // Once the child has been reaped its number may belong to somebody else, but what it has left
   // behind can still be told by its mark.
   const hasEnded = !child._handle;
+  flushGathered();
   const count = binding.killTree(child.pid, number, hasEnded);
   if (count === ESRCH) return 0;
   if (count < 0) throw errnoException(count, 'killTree');

@@ -3,6 +3,7 @@
 // streams or events; whoever owns it sets `onexit`.
 
 const binding = require('../binding');
+const { flushGathered } = require('../ipc/gathering');
 const { signalName } = require('../validators');
 
 // Bits of the native side's `flags`.
@@ -118,6 +119,7 @@ class Process {
 
   /** Sends a signal by number; returns 0 or a negative errno. */
   kill(signal) {
+    flushGathered();
     if (this.#launch !== 0) return binding.launchKill(this.#launch, signal);
     return this.#isWatched ? binding.processKill(this.pid, signal) : ESRCH;
   }

@@ -5,6 +5,7 @@
 
 const binding = require('../binding');
 const { Expiry } = require('./expiry');
+const { flushBeforeSignals, gathering } = require('./gathering');
 const { THRESHOLD } = require('./large_buffers');
 const { transmit } = require('./serialization');
 const { countUpgrade } = require('./upgrade');
@@ -51,6 +52,8 @@ binding.setChannelCallbacks(
     this[EVENTS[kind]](detail, errno);
   },
 );
+
+flushBeforeSignals();
 
 function endTurn(native) {
   native.turnOpen = false;
@@ -125,7 +128,7 @@ class NativeChannel {
       flags = reply;
     } else if (this.turnOpen) {
       flags |= GATHER;
-      this.gathered = true;
+      this.#gather();
     } else {
       this.turnOpen = true;
       process.nextTick(endTurn, this);
@@ -141,8 +144,15 @@ class NativeChannel {
     return status;
   }
 
+  #gather() {
+    if (this.gathered) return;
+    this.gathered = true;
+    gathering.add(this);
+  }
+
   flush() {
     this.gathered = false;
+    gathering.delete(this);
     if (this.id !== 0) this.oncompleted(binding.channelFlush(this.id));
   }
 
