@@ -3,6 +3,7 @@
 // streams or events; whoever owns it sets `onexit`.
 
 const binding = require('../binding');
+const { calledByAddon } = require('../called_by_addon');
 const { flushGathered } = require('../ipc/gathering');
 const { signalName } = require('../validators');
 
@@ -34,15 +35,15 @@ function slotArray(length) {
 }
 
 /** What the native side calls when a process has ended, with its Process as `this`. */
-function onProcessExit(exitCode, signalNumber) {
+const onProcessExit = calledByAddon(function onProcessExit(exitCode, signalNumber) {
   this.ended();
   this.onexit(exitCode, signalName(signalNumber), resourceUsage(usage));
-}
+});
 
 /** What it calls when a start in the background is over: with the process's number or an errno. */
-function onProcessStart(result) {
+const onProcessStart = calledByAddon(function onProcessStart(result) {
   this.started(result);
-}
+});
 
 /** The native side's numbers as an object like the one of process.resourceUsage(). */
 function resourceUsage(numbers) {

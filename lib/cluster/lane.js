@@ -5,6 +5,7 @@
 
 const { performance } = require('node:perf_hooks');
 const binding = require('../binding');
+const { calledByAddon } = require('../called_by_addon');
 const { adoptConnection } = require('../ipc/native_handle');
 const { zeroMaxConnectionsRefuses } = require('../node_version');
 
@@ -25,10 +26,12 @@ let isCallbackSet = false;
 function setCallback() {
   if (isCallbackSet) return;
   isCallbackSet = true;
-  binding.setLaneCallback(function onBatch(batch) {
-    if (batch === null) this.ended();
-    else this.deliver(batch);
-  });
+  binding.setLaneCallback(
+    calledByAddon(function onBatch(batch) {
+      if (batch === null) this.ended();
+      else this.deliver(batch);
+    }),
+  );
 }
 
 function snapshot() {

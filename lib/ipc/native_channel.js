@@ -4,6 +4,7 @@
 // number. Sends gather within a turn of the event loop; completions come back in order.
 
 const binding = require('../binding');
+const { calledByAddon } = require('../called_by_addon');
 const { Expiry } = require('./expiry');
 const { flushBeforeSignals, gathering } = require('./gathering');
 const { THRESHOLD } = require('./large_buffers');
@@ -45,12 +46,12 @@ const EVENTS = [
 ];
 
 binding.setChannelCallbacks(
-  function onMessages(batch, count, handles, ranges, memory) {
+  calledByAddon(function onMessages(batch, count, handles, ranges, memory) {
     this.onmessages(batch, count, handles, ranges, memory);
-  },
-  function onEvent(kind, detail, errno) {
+  }),
+  calledByAddon(function onEvent(kind, detail, errno) {
     this[EVENTS[kind]](detail, errno);
-  },
+  }),
 );
 
 flushBeforeSignals();

@@ -4,8 +4,15 @@
 
 use std::ptr;
 
-use napi::sys::{self, napi_env, napi_value};
+use napi::sys::{self, napi_callback_info, napi_env, napi_value};
 use napi::{Result, check_status};
+
+use super::Function;
+use super::environment::Environment;
+use super::value;
+
+/// What this file adds to the addon's exports.
+pub const FUNCTIONS: &[Function] = &[("reportUncaught", Some(report_uncaught))];
 
 /// A JavaScript object that events are about, with the async context they run in.
 pub struct Target {
@@ -68,9 +75,7 @@ impl Target {
                 );
                 has_run = status == sys::Status::napi_ok;
                 if status == sys::Status::napi_pending_exception {
-                    // Without an exception it means that no JavaScript may run.
-                    sys::napi_is_exception_pending(env, &mut has_run);
-                    rethrow_as_uncaught(env);
+                    has_run = settle_exception(env);
                 }
             }
             sys::napi_close_handle_scope(env, scope);
@@ -99,14 +104,34 @@ impl Drop for Target {
     }
 }
 
+/// Takes what a call has thrown, and reports it unless that is done: `lib/` reports what a callback
+/// throws, but a nextTick after it may throw, too. Says whether JavaScript has run.
+///
 /// # Safety
-/// An exception is pending on `env` and a handle scope is open.
-unsafe fn rethrow_as_uncaught(env: napi_env) {
-    let mut error = ptr::null_mut();
+/// A call on `env` has ended with `napi_pending_exception` and a handle scope is open.
+unsafe fn settle_exception(env: napi_env) -> bool {
+    let is_reported = Environment::of(env).is_some_and(|environment| environment.take_reported());
+    let (mut is_pending, mut error) = (false, ptr::null_mut());
     // SAFETY: guaranteed by the caller.
     unsafe {
-        if sys::napi_get_and_clear_last_exception(env, &mut error) == sys::Status::napi_ok {
+        // Without an exception the status means that no JavaScript may run.
+        sys::napi_is_exception_pending(env, &mut is_pending);
+        sys::napi_get_and_clear_last_exception(env, &mut error);
+        if is_pending && !is_reported {
             sys::napi_fatal_exception(env, error);
         }
     }
+    is_pending || is_reported
+}
+
+/// `reportUncaught(error)`: what `process.on('uncaughtException')` is for, or the end of the
+/// process. The caller throws the error again.
+unsafe extern "C" fn report_uncaught(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [error] = value::arguments(env, info);
+    if let Some(environment) = Environment::of(env) {
+        environment.note_reported();
+    }
+    // SAFETY: `error` is live in this call and no exception is pending yet.
+    unsafe { sys::napi_fatal_exception(env, error) };
+    value::undefined(env)
 }

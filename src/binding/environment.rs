@@ -35,6 +35,7 @@ pub struct Environment {
     placed: Placed,
     busy: BusyPolling,
     ending: Cell<bool>,
+    has_reported: Cell<bool>,
 }
 
 /// The functions of `lib/` that the addon calls.
@@ -78,6 +79,7 @@ impl Environment {
             placed: Placed::default(),
             busy: BusyPolling::default(),
             ending: Cell::new(false),
+            has_reported: Cell::new(false),
         });
         let shared = Rc::into_raw(state.clone()).cast_mut().cast();
         // SAFETY: the pointer is released by `drop_state`.
@@ -169,6 +171,16 @@ impl Environment {
     /// The function registered for `which`; null before it is set.
     pub fn callback(&self, which: Callbacks) -> sys::napi_ref {
         self.callbacks.borrow()[which as usize]
+    }
+
+    /// Remembers that the exception which is about to be thrown is reported already.
+    pub fn note_reported(&self) {
+        self.has_reported.set(true);
+    }
+
+    /// Whether there was such an exception since this was asked last.
+    pub fn take_reported(&self) -> bool {
+        self.has_reported.take()
     }
 
     /// Closes everything that is open on the loop.

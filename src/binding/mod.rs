@@ -52,6 +52,7 @@ fn init(exports: Object, env: Env) -> Result<()> {
 }
 
 const AREAS: &[&[Function]] = &[
+    callback::FUNCTIONS,
     channel::functions::FUNCTIONS,
     channel::sending::FUNCTIONS,
     channel::upgrading::FUNCTIONS,
