@@ -15,7 +15,7 @@ const { fixture, runNode } = require('../helpers/run');
 
 const PRIMARY = fs.readFileSync(path.join(__dirname, '..', 'helpers', 'lane.py'), 'utf8');
 const { EAGAIN, EBADF, EINVAL, ENOTSOCK } = os.constants.errno;
-const [OFFERED, CLAIMED, TAKEN, DECLINED, REVOKED, VOID] = [1, 2, 3, 4, 5, 6];
+const [OFFERED, CLAIMED, TAKEN, DECLINED, REVOKED, VOID, LACKING] = [1, 2, 3, 4, 5, 6, 7];
 const PERMIT = -1;
 
 /** What a process says, line by line. */
@@ -81,7 +81,8 @@ beforeAll(() => {
   });
 });
 
-const closeAll = (connections) => connections.forEach(({ fd }) => fs.closeSync(fd));
+const closeFds = (fds) => fds.forEach((fd) => fs.closeSync(fd));
+const closeAll = (connections) => closeFds(connections.map(({ fd }) => fd));
 const unexpected = (connections) => {
   throw new Error(`unexpected: ${JSON.stringify(connections)}`);
 };
@@ -151,7 +152,91 @@ say(states(0, 5))
   });
 });
 
-test('with each permit one connection is accepted, and nothing with one too many', async () => {
+/** Accepts all that `permitted`, an entry of a batch, lets; returns the descriptors. */
+function acceptAll({ id }, { listener }) {
+  const accepted = [];
+  for (;;) {
+    const fd = binding.laneAccept(id, listener);
+    if (fd < 0) return accepted;
+    accepted.push(fd);
+  }
+}
+
+test('with each permit one connection is accepted, and what is left is kept', async () => {
+  await expectNoLeaks(async () => {
+    const primary = new Primary(`
+input()
+send_board()
+server, clients = listen(7, 2)
+permit(7, 0, 4)
+wait_until(lambda: word(1) == 3)
+say([states(0, 4), word(4), word(5)])
+clients += [socket.create_connection(server.getsockname())]
+wait_until(lambda: word(5) == 3)
+say([client.recv(100).decode() for client in clients])
+say([states(0, 4), word(4), word(5)])
+`);
+    const batches = [];
+    const lane = new Lane(primary, (batch, self) => {
+      batches.push(batch);
+      for (const fd of acceptAll(self, batch[0])) {
+        fs.writeSync(fd, 'yes');
+        fs.closeSync(fd);
+      }
+    });
+    binding.laneExpect(lane.id, 7);
+    primary.goOn();
+    expect(await primary.says()).toEqual([[TAKEN, TAKEN, OFFERED, OFFERED], 0, 2]);
+    expect(await primary.says()).toEqual(['yes', 'yes', 'yes']);
+    expect(await primary.says()).toEqual([[TAKEN, TAKEN, TAKEN, OFFERED], 0, 3]);
+    const permitted = [{ listener: 7, token: 0, fd: PERMIT }];
+    expect(batches).toEqual([permitted, permitted]);
+    await lane.ended;
+    await primary.ended();
+  });
+});
+
+test('a permit that was taken back is worth nothing, and nobody waits for it', async () => {
+  await expectNoLeaks(async () => {
+    const primary = new Primary(`
+input()
+send_board()
+server, clients = listen(7, 0)
+permit(7, 0, 3)
+wait_until(lambda: word(1) == 2)
+beat = word(6)
+for i in range(3):
+    slot(i, REVOKED)
+clients = [socket.create_connection(server.getsockname())]
+wait_until(lambda: word(6) != beat)
+say('it has looked')
+input()
+beat = word(6)
+clients += [socket.create_connection(server.getsockname())]
+say('there is another')
+input()
+say([states(0, 3), word(6) - beat])
+server.accept(), server.accept()
+say('the others are there')
+`);
+    const accepted = [];
+    const lane = new Lane(primary, (batch, self) => accepted.push(...acceptAll(self, batch[0])));
+    binding.laneExpect(lane.id, 7);
+    primary.goOn();
+    expect(await primary.says()).toBe('it has looked');
+    primary.goOn();
+    expect(await primary.says()).toBe('there is another');
+    await new Promise(setImmediate);
+    primary.goOn();
+    expect(await primary.says()).toEqual([[REVOKED, REVOKED, REVOKED], 0]);
+    expect(await primary.says()).toBe('the others are there');
+    expect(accepted).toEqual([]);
+    await lane.ended;
+    await primary.ended();
+  });
+});
+
+test('permits that are refused go back, and one of them says why', async () => {
   await expectNoLeaks(async () => {
     const primary = new Primary(`
 input()
@@ -159,63 +244,39 @@ send_board()
 server, clients = listen(7, 2)
 permit(7, 0, 3)
 wait_until(lambda: word(1) == 2)
-say([client.recv(100).decode() for client in clients])
 say([states(0, 3), word(4), word(5)])
 `);
     const results = [];
-    const lane = new Lane(primary, (permits, { id }) => {
-      for (const { listener, token, fd } of permits) {
-        const accepted = binding.laneAccept(id, token);
-        results.push([listener, fd, Math.min(accepted, 0)]);
-        if (accepted < 0) continue;
-        fs.writeSync(accepted, `${token}`);
-        fs.closeSync(accepted);
-      }
+    const lane = new Lane(primary, (_, { id }) => {
+      fs.closeSync(binding.laneAccept(id, 7));
+      binding.laneRefuse(id, 7);
+      results.push(binding.laneAccept(id, 7));
     });
     binding.laneExpect(lane.id, 7);
     primary.goOn();
-    expect(await primary.says()).toEqual(['0', '1']);
-    expect(await primary.says()).toEqual([[TAKEN, TAKEN, VOID], 0, 2]);
-    expect(results).toEqual([
-      [7, PERMIT, 0],
-      [7, PERMIT, 0],
-      [7, PERMIT, -EAGAIN],
-    ]);
+    expect(await primary.says()).toEqual([[TAKEN, DECLINED, VOID], 1, 1]);
+    expect(results).toEqual([-EAGAIN]);
     await lane.ended;
     await primary.ended();
   });
 });
 
-test('a permit is used once, or declined, or left, and then it is worth nothing', async () => {
+test('a listening socket that is shut down gives its permits back', async () => {
   await expectNoLeaks(async () => {
     const primary = new Primary(`
 input()
 send_board()
-server, clients = listen(7, 4)
+server, clients = listen(7, 0)
 permit(7, 0, 3)
 wait_until(lambda: word(1) == 2)
-permit(7, 3, 1, REVOKED)
-wait_until(lambda: word(1) == 3)
-say([states(0, 4), word(4), word(5)])
-server.accept(), server.accept(), server.accept()
-say('the others are there')
+server.shutdown(socket.SHUT_RDWR)
+wait_until(lambda: DECLINED in states(0, 3))
+say(states(0, 3))
 `);
-    const results = [];
-    const lane = new Lane(primary, (permits, { id }) => {
-      if (permits.length === 1) {
-        results.push(binding.laneAccept(id, 3));
-        return;
-      }
-      fs.closeSync(binding.laneAccept(id, 0));
-      results.push(binding.laneAccept(id, 0), binding.laneDecline(id, 0));
-      results.push(binding.laneDecline(id, 1), binding.laneAccept(id, 1));
-    });
+    const lane = new Lane(primary, (batch, self) => expect(acceptAll(self, batch[0])).toEqual([]));
     binding.laneExpect(lane.id, 7);
     primary.goOn();
-    expect(await primary.says()).toEqual([[TAKEN, DECLINED, DECLINED, REVOKED], 2, 1]);
-    expect(await primary.says()).toBe('the others are there');
-    expect(results).toEqual([-EINVAL, -EINVAL, 0, -EINVAL, -EAGAIN]);
-    expect(binding.laneAccept(lane.id, 2)).toBe(-EINVAL);
+    expect(await primary.says()).toEqual([DECLINED, VOID, VOID]);
     await lane.ended;
     await primary.ended();
   });
@@ -227,30 +288,28 @@ test('a listening socket is kept only while it is expected', async () => {
 input()
 send_board()
 address = listen(7, 1)[0].getsockname()
-permit(7, 5, 1)
-wait_until(lambda: word(1) == 5)
-say(states(5, 1))
+permit(7, 5, 2)
+wait_until(lambda: word(1) == 6)
+say(states(5, 2))
 input()
+wait_until(lambda: states(6, 1) == [VOID])
 try:
     socket.create_connection(address)
 except ConnectionRefusedError:
     say('nobody listens')
 listen(7, 0)
-permit(7, 6, 1)
-wait_until(lambda: word(1) == 6)
-say(states(6, 1))
+permit(7, 7, 1)
+wait_until(lambda: word(1) == 7)
+say(states(7, 1))
 `);
-    const lane = new Lane(primary, ([{ token }], { id }) => {
-      const fd = binding.laneAccept(id, token);
-      if (fd >= 0) fs.closeSync(fd);
-    });
+    const lane = new Lane(primary, (batch, self) => closeFds(acceptAll(self, batch[0])));
     binding.laneExpect(lane.id, 7);
     primary.goOn();
-    expect(await primary.says()).toEqual([TAKEN]);
+    expect(await primary.says()).toEqual([TAKEN, OFFERED]);
     binding.laneForget(lane.id, 7);
     primary.goOn();
     expect(await primary.says()).toBe('nobody listens');
-    expect(await primary.says()).toEqual([DECLINED]);
+    expect(await primary.says()).toEqual([LACKING]);
     await lane.ended;
     await primary.ended();
   });
@@ -357,7 +416,7 @@ test.each([
     /cannot be opened: Operation not permitted/,
   ],
   ['sends a small board', `send(BOARD, 0, 0, 1, [memory(size=64)])`, /cannot be opened/],
-  ['sends a board of another version', `word(0, 3)\nsend_board()`, /Protocol not supported/],
+  ['sends a board of another version', `word(0, 4)\nsend_board()`, /Protocol not supported/],
 ])('a primary that %s ends the lane', async (_, lie, reason) => {
   await expectNoLeaks(async () => {
     const primary = new Primary(`${lie}\nwait_for_the_end()`);

@@ -10,7 +10,7 @@ import struct
 import time
 
 BOARD, CONNECTIONS, LISTENER, PERMITS = 1, 2, 3, 4
-OFFERED, CLAIMED, TAKEN, DECLINED, REVOKED, VOID = 1, 2, 3, 4, 5, 6
+OFFERED, CLAIMED, TAKEN, DECLINED, REVOKED, VOID, LACKING = 1, 2, 3, 4, 5, 6, 7
 SEAL, SHRINK, GROW = 1, 2, 4
 F_ADD_SEALS = 1033
 
@@ -99,4 +99,4 @@ def say(value):
     print(json.dumps(value), flush=True)
 
 
-word(0, 2)
+word(0, 3)

@@ -1,8 +1,8 @@
 //! A lane between two that may both lie: a primary that sends arbitrary messages and descriptors
 //! and scribbles on the scoreboard, and a worker that scribbles too. Neither may panic or read a
 //! value out of its range; an honest pair must agree on every connection and permit; nothing may be
-//! accepted without one, or of a listener that is not expected; and no descriptor may stay open,
-//! whatever is lost on the way.
+//! accepted without one, or of a listener that is not expected; no more permits may be kept than have
+//! a slot; and no descriptor may stay open, whatever is lost on the way.
 
 #![no_main]
 
@@ -69,25 +69,24 @@ enum Step {
         word: u16,
         value: u32,
     },
-    /// The worker's turn, with room for so many descriptors, then for so many more.
+    /// The worker's turn, with room for so many descriptors.
     Receive {
         room: Option<u8>,
-        room_to_accept: Option<u8>,
-        choices: Vec<Choice>,
+        declined: Vec<u8>,
         handed_over: bool,
     },
+    /// The worker tries to accept, with room for so many descriptors.
+    Accept {
+        listener: u8,
+        room: Option<u8>,
+    },
+    /// The worker is full.
+    Refuse(u8),
     Report {
         connections: u32,
         utilisation: u16,
     },
     Close,
-}
-
-/// What the worker does with one of those that a turn has brought.
-#[derive(Arbitrary, Clone, Copy, Debug)]
-enum Choice {
-    Accept(u8),
-    Decline(u8),
 }
 
 struct Primary {
@@ -194,36 +193,30 @@ impl Worker {
         turn
     }
 
-    /// Accepts with a permit for `listener`, and says what must have become of a permit that was
-    /// open.
-    fn accept(
-        &mut self,
-        sequence: u32,
-        listener: u32,
-        room: Option<u8>,
-        service: &mut Service,
-    ) -> Slot {
+    /// Accepts one of a listener's connections; says whether it has.
+    fn accept(&mut self, listener: u32, room: Option<u8>, service: &mut Service) -> bool {
         let waiting = service.clients.len() > service.accepted.len();
-        let result = with_room_for(room, || self.receiver.accept(sequence));
-        let again = self.receiver.accept(sequence).expect_err("it is used");
-        assert_eq!(again, Errno::EINVAL);
-        let expected = self.listeners.contains(&listener);
-        match result {
+        match with_room_for(room, || self.receiver.accept(listener)) {
             Ok(connection) => {
-                assert!(expected && waiting);
+                assert!(self.listeners.contains(&listener) && waiting);
                 service.accepted.push(connection);
-                Slot::Taken
+                true
             }
-            Err(Errno::EAGAIN) => {
-                assert!(expected);
-                Slot::Void
-            }
-            Err(errno) => {
-                assert!(expected || errno == Errno::EBADF);
-                Slot::Declined
+            Err(Errno::EAGAIN) => false,
+            Err(_) => {
+                assert!(self.listeners.contains(&listener));
+                // It has given all of them back.
+                assert!(self.receiver.socket_to_watch(listener).is_none());
+                false
             }
         }
     }
+}
+
+/// What the numbers on offer say, for those that are open.
+fn slots(primary: &Primary, permits: &BTreeMap<u32, u32>) -> Vec<Slot> {
+    let slot = |sequence: &u32| primary.board.slot(*sequence);
+    permits.keys().map(slot).collect()
 }
 
 fuzz_target!(|steps: Vec<Step>| {
@@ -243,6 +236,8 @@ fuzz_target!(|steps: Vec<Step>| {
         ended: false,
     };
     let mut honest = true;
+    // Permits the primary has offered: what a worker accepts it accepts with one of them.
+    let mut permits: BTreeMap<u32, u32> = BTreeMap::new();
 
     for step in steps.into_iter().take(100) {
         match step {
@@ -287,6 +282,8 @@ fuzz_target!(|steps: Vec<Step>| {
                     count,
                 };
                 primary.send(&frame.encode(), &[]);
+                let numbers = (0..count).map(|i| first.wrapping_add(i));
+                permits.extend(numbers.map(|sequence| (sequence, listener.into())));
             }
             Step::Connect => service.connect(),
             Step::Expect(listener) => {
@@ -295,6 +292,7 @@ fuzz_target!(|steps: Vec<Step>| {
             }
             Step::Forget(listener) => {
                 worker.receiver.forget(listener.into());
+                assert!(worker.receiver.socket_to_watch(listener.into()).is_none());
                 worker.listeners.remove(&listener.into());
             }
             Step::Bytes {
@@ -320,63 +318,32 @@ fuzz_target!(|steps: Vec<Step>| {
             }
             Step::Receive {
                 room,
-                room_to_accept,
-                choices,
+                declined,
                 handed_over,
             } => {
                 let turn = worker.receive(room);
-                let (connections, permits): (Vec<_>, Vec<_>) = turn
-                    .connections
-                    .iter()
-                    .partition(|one| one.descriptor.is_some());
-                let connections: BTreeSet<_> = connections.iter().map(|one| one.sequence).collect();
-                // Of a number that is sent twice, the last listener counts.
-                let permits: BTreeMap<_, _> = permits
-                    .iter()
-                    .map(|one| (one.sequence, one.listener))
-                    .collect();
-                // A lie may make a connection's number a permit's, too, or one that is told apart
+                let connections = turn.connections.iter().map(|one| one.sequence);
+                let connections: BTreeSet<_> = connections.collect();
+                // A lie may make a permit's number a connection's, too, or one that is told apart
                 // from it by what does not stand in the slot: then only that nothing breaks counts.
                 let tags: BTreeSet<_> = permits.keys().map(|sequence| sequence << 3).collect();
                 let mut tagged = connections.iter().map(|sequence| sequence << 3);
                 let honest = honest && !tagged.any(|tag| tags.contains(&tag));
-                let (mut open, mut unused) = (connections.clone(), permits.clone());
-                for choice in choices {
-                    match choice {
-                        Choice::Accept(index) => {
-                            let at = usize::from(index) % unused.len().max(1);
-                            let Some((&sequence, &listener)) = unused.iter().nth(at) else {
-                                continue;
-                            };
-                            unused.remove(&sequence);
-                            let before = primary.board.slot(sequence);
-                            let has_it = before == Slot::Offered;
-                            // What is not open any more is as if there were nothing to accept.
-                            let result =
-                                worker.accept(sequence, listener, room_to_accept, &mut service);
-                            let expected = if has_it { result } else { before };
-                            assert!(!honest || primary.board.slot(sequence) == expected);
-                        }
-                        Choice::Decline(index) => {
-                            let all: Vec<_> = open.iter().chain(unused.keys()).copied().collect();
-                            if all.is_empty() {
-                                continue;
-                            }
-                            let sequence = all[usize::from(index) % all.len()];
-                            let before = primary.board.slot(sequence);
-                            assert!(worker.receiver.decline(sequence));
-                            let declined = match before {
-                                Slot::Offered | Slot::Claimed => Slot::Declined,
-                                settled => settled,
-                            };
-                            assert!(!honest || primary.board.slot(sequence) == declined);
-                            if unused.remove(&sequence).is_none() {
-                                open.remove(&sequence);
-                            }
-                        }
-                    }
+                let mut open = connections.clone();
+                for index in declined {
+                    let at = usize::from(index) % open.len().max(1);
+                    let Some(&sequence) = open.iter().nth(at) else {
+                        continue;
+                    };
+                    let before = primary.board.slot(sequence);
+                    assert!(worker.receiver.decline(sequence));
+                    let expected = match before {
+                        Slot::Offered | Slot::Claimed => Slot::Declined,
+                        settled => settled,
+                    };
+                    assert!(!honest || primary.board.slot(sequence) == expected);
+                    open.remove(&sequence);
                 }
-                let before: Vec<_> = unused.keys().map(|&one| primary.board.slot(one)).collect();
                 let expected = match handed_over {
                     true => Slot::Taken,
                     false => Slot::Declined,
@@ -389,15 +356,28 @@ fuzz_target!(|steps: Vec<Step>| {
                     assert!(!worker.receiver.decline(sequence), "it is settled");
                     assert!(!honest || primary.board.slot(sequence) == expected);
                 }
-                for (sequence, before) in unused.into_keys().zip(before) {
-                    let unused = worker.receiver.accept(sequence).expect_err("too late");
-                    assert_eq!(unused, Errno::EINVAL);
-                    let expected = match before {
-                        Slot::Offered => Slot::Declined,
-                        settled => settled,
-                    };
-                    assert!(!honest || primary.board.slot(sequence) == expected);
-                }
+            }
+            Step::Accept { listener, room } => {
+                let listener = listener.into();
+                let before = slots(&primary, &permits);
+                let accepted = worker.accept(listener, room, &mut service);
+                let after = slots(&primary, &permits);
+                let changes = before.iter().zip(&after).filter(|(a, b)| a != b);
+                let taken = changes.clone().filter(|change| *change.1 == Slot::Taken);
+                let taken = taken.count();
+                // One number may have been a permit for several listeners, and then the last counts.
+                assert!(!honest || !accepted || taken == 1);
+                assert!(!honest || accepted || taken == 0);
+                let mut unused = changes.filter(|change| *change.1 != Slot::Taken);
+                assert!(!honest || unused.all(|change| *change.0 == Slot::Offered));
+                assert!(
+                    !honest || !after.contains(&Slot::Claimed) || before.contains(&Slot::Claimed)
+                );
+            }
+            Step::Refuse(listener) => {
+                worker.receiver.refuse(listener.into());
+                let left = worker.receiver.accept(listener.into());
+                assert_eq!(left.expect_err("it has none"), Errno::EAGAIN);
             }
             Step::Report {
                 connections,

@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, IntoRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, RawFd};
 use std::rc::Rc;
 
 use napi::sys::{napi_callback_info, napi_env, napi_value};
@@ -24,6 +24,7 @@ pub const FUNCTIONS: &[Function] = &[
     ("laneOpen", Some(open)),
     ("laneAccept", Some(accept)),
     ("laneDecline", Some(decline)),
+    ("laneRefuse", Some(refuse)),
     ("laneExpect", Some(expect)),
     ("laneForget", Some(forget)),
     ("laneReport", Some(report)),
@@ -42,11 +43,28 @@ struct Lane {
     id: u32,
     // Before the receiver, whose socket it watches: fields are dropped in their order.
     poll: RefCell<Option<Poll>>,
+    /// Of the listening sockets, where there have been more permits than connections.
+    watches: RefCell<HashMap<u32, Watch>>,
     receiver: RefCell<Receiver>,
     target: Target,
 }
 
-/// Stands for the descriptor of a connection that JavaScript is to accept.
+/// A listening socket on the event loop.
+struct Watch {
+    poll: Poll,
+    is_on: Cell<bool>,
+}
+
+impl Watch {
+    /// Every change costs system calls.
+    fn set(&self, is_on: bool) {
+        if self.is_on.replace(is_on) != is_on {
+            self.poll.watch(is_on, false);
+        }
+    }
+}
+
+/// Stands for the descriptor of a connection: JavaScript is to accept some.
 const PERMIT: RawFd = -1;
 
 /// A connection whose descriptor is JavaScript's.
@@ -61,7 +79,17 @@ impl From<Connection> for HandedOver {
         HandedOver {
             listener: connection.listener,
             token: connection.sequence,
-            fd: connection.descriptor.map_or(PERMIT, IntoRawFd::into_raw_fd),
+            fd: connection.descriptor.into_raw_fd(),
+        }
+    }
+}
+
+impl HandedOver {
+    fn permits_for(listener: u32) -> HandedOver {
+        HandedOver {
+            listener,
+            token: 0,
+            fd: PERMIT,
         }
     }
 }
@@ -73,22 +101,27 @@ impl Lanes {
 
     fn remove(&self, id: u32) -> Option<Rc<Lane>> {
         let lane = self.open.borrow_mut().remove(&id)?;
-        lane.poll.take();
+        lane.close();
         Some(lane)
     }
 
     /// Ends every lane: what lies in its socket is the primary's again.
     pub fn close_all(&self) {
         let lanes = self.open.take();
-        lanes.values().for_each(|lane| drop(lane.poll.take()));
+        lanes.values().for_each(|lane| lane.close());
     }
 }
 
 impl Lane {
-    fn on_ready(&self, environment: &Environment, ready: Readiness) {
+    fn close(&self) {
+        self.poll.take();
+        self.watches.take();
+    }
+
+    fn on_ready(self: &Rc<Self>, environment: &Rc<Environment>, ready: Readiness) {
         loop {
             let turn = self.receiver.borrow_mut().receive();
-            self.deliver(environment, turn.connections);
+            self.deliver(environment, turn.connections, &turn.permitted);
             match turn.end {
                 TurnEnd::Closed => return self.end(environment, None),
                 TurnEnd::Failed(error) => return self.end(environment, Some(error)),
@@ -100,11 +133,85 @@ impl Lane {
         }
     }
 
-    /// Hands the connections over. Whatever JavaScript does with them, also when it throws, they
-    /// are its own from then on, save those it declines.
-    fn deliver(&self, environment: &Environment, connections: Vec<Connection>) {
+    fn on_listener_ready(
+        self: &Rc<Self>,
+        environment: &Rc<Environment>,
+        listener: u32,
+        ready: Readiness,
+    ) {
+        if ready.failed {
+            self.receiver.borrow_mut().refuse(listener);
+            return self.watch(environment, listener);
+        }
+        self.deliver(environment, Vec::new(), &[listener]);
+    }
+
+    /// Hands the connections over, and has what is permitted accepted. Whatever JavaScript does with
+    /// connections, also when it throws, they are its own from then on, save those it declines.
+    fn deliver(
+        self: &Rc<Self>,
+        environment: &Rc<Environment>,
+        connections: Vec<Connection>,
+        permitted: &[u32],
+    ) {
+        self.hand_over(environment, connections, permitted);
+        for &listener in permitted {
+            self.watch(environment, listener);
+        }
+    }
+
+    /// Has the event loop look for connections to accept as long as there are permits, and no
+    /// longer: what is for others would wake it again and again.
+    fn watch(self: &Rc<Self>, environment: &Rc<Environment>, listener: u32) {
+        if !self.is_open() {
+            return;
+        }
+        let mut watches = self.watches.borrow_mut();
+        let mut receiver = self.receiver.borrow_mut();
+        let socket = receiver.socket_to_watch(listener);
+        if let Some(watch) = watches.get(&listener) {
+            return watch.set(socket.is_some());
+        }
+        let Some(socket) = socket else { return };
+        match self.new_watch(environment, listener, socket) {
+            Ok(watch) => {
+                watch.set(true);
+                watches.insert(listener, watch);
+            }
+            // They are good for nothing then.
+            Err(_) => receiver.refuse(listener),
+        }
+    }
+
+    fn new_watch(
+        self: &Rc<Self>,
+        environment: &Rc<Environment>,
+        listener: u32,
+        socket: BorrowedFd<'_>,
+    ) -> Result<Watch, Errno> {
+        let (lane, of) = (Rc::downgrade(self), Rc::downgrade(environment));
+        let poll = Poll::new(environment.event_loop(), socket, move |ready| {
+            if let (Some(lane), Some(environment)) = (lane.upgrade(), of.upgrade())
+                && !environment.is_ending()
+            {
+                lane.on_listener_ready(&environment, listener, ready);
+            }
+        })?;
+        poll.set_ref(false);
+        let is_on = Cell::new(false);
+        Ok(Watch { poll, is_on })
+    }
+
+    fn hand_over(
+        &self,
+        environment: &Environment,
+        connections: Vec<Connection>,
+        permitted: &[u32],
+    ) {
         // Numbers from here on: JavaScript may close them before it returns.
-        let handed_over: Vec<_> = connections.into_iter().map(HandedOver::from).collect();
+        let connections = connections.into_iter().map(HandedOver::from);
+        let permits = permitted.iter().copied().map(HandedOver::permits_for);
+        let handed_over: Vec<_> = connections.chain(permits).collect();
         let function = environment.callback(Callbacks::Lane);
         let has_run = handed_over.is_empty()
             || self.target.call(function, |env| {
@@ -160,8 +267,8 @@ fn lane_of(env: napi_env, id: napi_value) -> Option<Rc<Lane>> {
 }
 
 /// `setLaneCallback(function (batch, reason))`: `this` is the lane's owner; `batch` is
-/// `[listener, token, fd, …]` (-1 for one to be accepted), or null when the lane has ended, then `reason` says what was wrong
-/// if anything was.
+/// `[listener, token, fd, …]` (-1 where it is to accept, as many as it can), or null when the lane
+/// has ended, then `reason` says what was wrong if anything was.
 unsafe extern "C" fn set_callback(env: napi_env, info: napi_callback_info) -> napi_value {
     let [function] = value::arguments(env, info);
     if let Some(environment) = Environment::of(env) {
@@ -193,6 +300,7 @@ fn open_lane(env: napi_env, owner: napi_value, fd: i32) -> Result<u32, Errno> {
     let lane = Rc::new(Lane {
         id,
         poll: RefCell::default(),
+        watches: RefCell::default(),
         receiver: RefCell::new(Receiver::new(socket)),
         target,
     });
@@ -214,13 +322,13 @@ fn open_lane(env: napi_env, owner: napi_value, fd: i32) -> Result<u32, Errno> {
     Ok(id)
 }
 
-/// `laneAccept(id, token)`: the descriptor of the connection that this one of the batch being handed
-/// over permits to accept, or a negative errno; then nothing is to be declined.
+/// `laneAccept(id, listener)`: the descriptor of a connection that was permitted to be accepted, or a
+/// negative errno; then there is none, and when there is, it will be told.
 unsafe extern "C" fn accept(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [id, token] = value::arguments(env, info);
-    let sequence = value::get_f64(env, token) as u32;
+    let [id, listener] = value::arguments(env, info);
+    let listener = value::get_f64(env, listener) as u32;
     let accepted = match lane_of(env, id) {
-        Some(lane) => lane.receiver.borrow_mut().accept(sequence),
+        Some(lane) => lane.receiver.borrow_mut().accept(listener),
         None => Err(Errno::EBADF),
     };
     match accepted {
@@ -244,13 +352,26 @@ unsafe extern "C" fn forget(env: napi_env, info: napi_callback_info) -> napi_val
     let [id, listener] = value::arguments(env, info);
     if let Some(lane) = lane_of(env, id) {
         let listener = value::get_f64(env, listener) as u32;
+        // First what watches the socket.
+        drop(lane.watches.borrow_mut().remove(&listener));
         lane.receiver.borrow_mut().forget(listener);
     }
     value::undefined(env)
 }
 
-/// `laneDecline(id, token)`: this connection, or permit, of the batch being handed over goes back to
-/// the primary; the caller closes its descriptor. 0, or a negative errno for any other.
+/// `laneRefuse(id, listener)`: there is no room for the listener's connections now; whoever else may
+/// accept them shall.
+unsafe extern "C" fn refuse(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id, listener] = value::arguments(env, info);
+    if let Some(lane) = lane_of(env, id) {
+        let listener = value::get_f64(env, listener) as u32;
+        lane.receiver.borrow_mut().refuse(listener);
+    }
+    value::undefined(env)
+}
+
+/// `laneDecline(id, token)`: this connection of the batch being handed over goes back to the primary;
+/// the caller closes its descriptor. 0, or a negative errno for any other.
 unsafe extern "C" fn decline(env: napi_env, info: napi_callback_info) -> napi_value {
     let [id, token] = value::arguments(env, info);
     let declined = lane_of(env, id).is_some_and(|lane| {

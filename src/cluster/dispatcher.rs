@@ -88,6 +88,9 @@ impl Dispatcher {
     pub fn close(&mut self, listener: u32) {
         if let Some(listening) = self.listeners.remove(&listener) {
             self.watch.remove(listening.as_fd());
+            for link in self.workers.values_mut().filter_map(Worker::lane) {
+                link.withdraw(|of| of == listening.id(), 0);
+            }
         }
     }
 
@@ -132,6 +135,9 @@ impl Dispatcher {
         let worker = self.worker(worker);
         worker.weight = weight.max(1);
         worker.draining = draining;
+        if let Some(link) = worker.lane().filter(|_| draining) {
+            link.withdraw(|_| true, 0);
+        }
     }
 
     /// Opens a lane to a worker and returns the worker's end. `may_accept`: the worker may have the
@@ -146,6 +152,13 @@ impl Dispatcher {
             .add(Source::Worker(worker), link.as_fd(), flags)?;
         self.replace_link(worker, Link::Lane(link));
         Ok(theirs)
+    }
+
+    /// The lane to a worker.
+    #[cfg(test)]
+    pub fn lane(&mut self, worker: u32) -> &mut LaneLink {
+        let worker = self.workers.get_mut(&worker).and_then(Worker::lane);
+        worker.expect("a worker with a lane")
     }
 
     /// Whether there is a way to a worker.
@@ -254,8 +267,9 @@ impl Dispatcher {
         }
     }
 
-    /// Everything that is to be done after something has happened.
-    pub fn turn(&mut self, now: Instant) {
+    /// Everything that is to be done after something has happened; in a flood the next turn comes
+    /// later.
+    pub fn turn(&mut self, now: Instant, in_flood: bool) {
         for listening in self.listeners.values_mut() {
             listening.look(&self.workers);
         }
@@ -263,12 +277,13 @@ impl Dispatcher {
         self.take_back_from_stalled(now);
         self.unfinished = false;
         for listening in self.listeners.values_mut() {
-            self.unfinished |= listening.distribute(&mut self.workers, &mut self.candidates, now);
+            let (workers, candidates) = (&mut self.workers, &mut self.candidates);
+            self.unfinished |= listening.distribute(workers, candidates, now, in_flood);
         }
         let mut broken = Vec::new();
         for worker in self.workers.values_mut() {
             match &mut worker.link {
-                Link::Lane(link) => link.flush(),
+                Link::Lane(link) => self.unfinished |= link.flush(),
                 Link::Stock(link) => link.watch(&self.watch, Source::Worker(worker.id)),
                 Link::None => {}
             }

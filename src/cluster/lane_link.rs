@@ -20,8 +20,15 @@ use crate::sys::socket;
 /// behind one another, enough to keep a busy worker from running dry between two of its turns.
 const BOUND: usize = 32;
 
+/// Connections and permits: nothing waits behind a permit, for others may have more of them.
+const MOST: usize = 160;
+
 /// A worker that has left an offer alone for this long is busy with something else.
 const STALL: Duration = Duration::from_millis(50);
+
+/// A worker whose loop turns keeps a permit for at most so long while its listener has connections:
+/// not having used it for longer, it does not look.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a worker is offered.
 #[derive(Debug)]
@@ -51,6 +58,15 @@ struct Offer {
     what: Offered,
     since: Instant,
     sent: bool,
+    /// A permit to be taken back that the worker was just trying.
+    withdrawn: bool,
+}
+
+/// How far a worker had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Progress {
+    seen: u32,
+    beat: u32,
 }
 
 /// The lane to one worker.
@@ -59,12 +75,18 @@ pub struct LaneLink {
     socket: OwnedFd,
     board: Board,
     next: u32,
+    /// The last sequence number that has left.
+    sent: u32,
     offers: VecDeque<Offer>,
+    /// How many of them are connections.
+    connections: usize,
     /// The socket would not take the last message.
     blocked: bool,
-    /// What the worker had come to when it had left an offer alone for too long: until it comes to
-    /// more, it is offered nothing.
-    stalled_at: Option<u32>,
+    /// How far the worker has come, and when it was first found there.
+    progress: (Progress, Instant),
+    /// How far it had come when it had left an offer alone for too long: until it moves on, it is
+    /// offered nothing.
+    stalled_at: Option<Progress>,
     /// The listening sockets it has got, if it may have any.
     listeners: Option<BTreeSet<u32>>,
     ended: bool,
@@ -86,8 +108,11 @@ impl LaneLink {
             socket: ours,
             board,
             next: 1,
+            sent: 0,
             offers: VecDeque::new(),
+            connections: 0,
             blocked: false,
+            progress: (Progress { seen: 0, beat: 0 }, Instant::now()),
             stalled_at: None,
             listeners: may_accept.then(BTreeSet::new),
             ended: false,
@@ -111,11 +136,24 @@ impl LaneLink {
         (self.offers.len() - begun, begun)
     }
 
+    /// How many connections and permits it had been offered and not begun with at the last
+    /// [`sweep`](Self::sweep), and since.
+    pub fn offered(&self) -> usize {
+        self.offers.len()
+    }
+
     /// Whether the worker should be offered another one.
     pub fn has_room(&self) -> bool {
-        let unseen = self.next.wrapping_sub(self.board.seen());
+        let unseen = self.sent.wrapping_sub(self.board.seen());
         let closed = self.ended || self.blocked || self.is_stalled();
-        !closed && self.offers.len() < BOUND && unseen <= WINDOW
+        let has_enough = self.offers.len() >= MOST || self.connections >= BOUND;
+        !closed && !has_enough && unseen < WINDOW && self.has_slot()
+    }
+
+    /// Whether the next sequence number's slot is nobody's: permits may be kept for long.
+    fn has_slot(&self) -> bool {
+        let oldest = self.offers.front().map_or(self.next, |one| one.sequence);
+        self.next.wrapping_sub(oldest) < WINDOW
     }
 
     /// Whether the worker has left an offer alone for so long that others should have it.
@@ -189,17 +227,20 @@ impl LaneLink {
         let sequence = self.next;
         self.next = sequence.wrapping_add(1);
         self.board.offer(sequence);
+        self.connections += usize::from(!what.is_permit());
         self.offers.push_back(Offer {
             sequence,
             what,
             since: now,
             sent: false,
+            withdrawn: false,
         });
     }
 
-    /// Sends what has been offered, as many in a message as belong together.
-    pub fn flush(&mut self) {
-        self.blocked = false;
+    /// Sends what has been offered, as many in a message as belong together. Says whether there is
+    /// room again where there was none.
+    pub fn flush(&mut self) -> bool {
+        let was_blocked = std::mem::take(&mut self.blocked);
         let mut from = self.offers.iter().take_while(|offer| offer.sent).count();
         while from < self.offers.len() && !self.ended {
             let count = self.run(from);
@@ -208,12 +249,13 @@ impl LaneLink {
                 // The socket is full, or too many descriptors are on their way already.
                 Err(Errno::EAGAIN | Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM) => {
                     self.blocked = true;
-                    return;
+                    return false;
                 }
                 Err(_) => self.ended = true,
             }
             from += count;
         }
+        was_blocked
     }
 
     /// How many offers from `from` on fit one message: of one kind and listener, with consecutive
@@ -257,6 +299,7 @@ impl LaneLink {
         socket::send(self.socket.as_fd(), &[IoSlice::new(&bytes)], &descriptors)?;
         for offer in self.offers.range_mut(from..from + count) {
             offer.sent = true;
+            self.sent = offer.sequence;
         }
         Ok(())
     }
@@ -265,14 +308,21 @@ impl LaneLink {
     pub fn sweep(&mut self, now: Instant, outcome: &mut Outcome) {
         let board = &self.board;
         // Before the slots: a worker that comes to an offer meanwhile is seen to have moved on.
-        let seen = board.seen();
+        let reached = Progress {
+            seen: board.seen(),
+            beat: board.beat(),
+        };
+        if reached != self.progress.0 {
+            self.progress = (reached, now);
+        }
         let mut kept = VecDeque::with_capacity(self.offers.len());
         for offer in self.offers.drain(..) {
             match board.slot(offer.sequence) {
+                Slot::Offered if offer.withdrawn && board.revoke(offer.sequence) => {}
                 Slot::Offered | Slot::Claimed => kept.push_back(offer),
                 answer => {
-                    // It may lack the socket, which can get lost when it has no descriptor left.
-                    if let (Offered::Permit(listener), Slot::Declined) = (&offer.what, answer)
+                    // It can get lost when the worker has no descriptor left.
+                    if let (Offered::Permit(listener), Slot::Lacking) = (&offer.what, answer)
                         && let Some(known) = &mut self.listeners
                     {
                         known.remove(listener);
@@ -281,15 +331,30 @@ impl LaneLink {
                 }
             }
         }
-        self.offers = kept;
-        let is_left_alone = |offer: &Offer| {
-            now.duration_since(offer.since) > STALL && board.slot(offer.sequence) == Slot::Offered
-        };
-        if self.offers.iter().any(is_left_alone) {
-            self.stalled_at = Some(seen);
+        self.keep(kept);
+        if self.leaves_an_offer_alone(now) {
+            self.stalled_at = Some(reached);
         } else {
-            self.stalled_at = self.stalled_at.filter(|&then| then == seen);
+            let has_seen_all = reached.seen == self.sent;
+            self.stalled_at = self.stalled_at.filter(|then| {
+                then.seen == reached.seen && (then.beat == reached.beat || !has_seen_all)
+            });
         }
+    }
+
+    /// Whether there is an offer the worker should have come to by now. It keeps a permit it has
+    /// seen until it is needed, but then its loop turns.
+    fn leaves_an_offer_alone(&self, now: Instant) -> bool {
+        let (reached, since) = self.progress;
+        let stands_still = now.duration_since(since) > STALL;
+        let is_unseen = |offer: &Offer| offer.sequence.wrapping_sub(reached.seen) as i32 > 0;
+        self.offers.iter().any(|offer| {
+            let age = now.duration_since(offer.since);
+            let may_be_kept = offer.what.is_permit() && !is_unseen(offer);
+            age > STALL
+                && (!may_be_kept || stands_still || age > PATIENCE)
+                && self.board.slot(offer.sequence) == Slot::Offered
+        })
     }
 
     /// Takes back the offers of those listeners that `wanted` names and the worker has not begun
@@ -297,14 +362,33 @@ impl LaneLink {
     pub fn take_back(&mut self, mut wanted: impl FnMut(u32) -> bool, outcome: &mut Outcome) {
         let board = &self.board;
         let mut kept = VecDeque::with_capacity(self.offers.len());
-        for offer in self.offers.drain(..) {
-            if !wanted(offer.what.listener()) || !board.revoke(offer.sequence) {
+        for mut offer in self.offers.drain(..) {
+            let is_wanted = wanted(offer.what.listener());
+            if !is_wanted || !board.revoke(offer.sequence) {
+                offer.withdrawn |= is_wanted && offer.what.is_permit();
                 kept.push_back(offer);
             } else if let Offered::Connection(connection) = offer.what {
                 outcome.returned.push(connection);
             }
         }
-        self.offers = kept;
+        self.keep(kept);
+    }
+
+    fn keep(&mut self, offers: VecDeque<Offer>) {
+        self.connections = offers.iter().filter(|one| !one.what.is_permit()).count();
+        self.offers = offers;
+    }
+
+    /// Takes back the permits for those listeners that `wanted` names, but for the oldest `keep`.
+    /// What the worker is just trying is taken back later, if it has no use for it.
+    pub fn withdraw(&mut self, wanted: impl Fn(u32) -> bool, keep: usize) {
+        let board = &self.board;
+        let offers = self.offers.iter_mut();
+        let permits =
+            offers.filter(|offer| offer.what.is_permit() && wanted(offer.what.listener()));
+        permits.skip(keep).for_each(|offer| offer.withdrawn = true);
+        self.offers
+            .retain(|offer| !(offer.withdrawn && board.revoke(offer.sequence)));
     }
 
     /// Reads what the worker has written, which is nothing: only that its end is closed, or that
@@ -351,7 +435,7 @@ fn conclude(what: Offered, answer: Slot, outcome: &mut Outcome) {
     match (what, answer) {
         (Offered::Connection(connection), Slot::Declined) => outcome.decline(connection),
         (Offered::Connection(_), _) => outcome.take(),
-        (Offered::Permit(_), Slot::Declined) => outcome.decline_permit(),
+        (Offered::Permit(_), Slot::Declined | Slot::Lacking) => outcome.decline_permit(),
         (Offered::Permit(listener), Slot::Taken) => outcome.accept(listener),
         (Offered::Permit(_), _) => {}
     }

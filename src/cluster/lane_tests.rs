@@ -14,8 +14,9 @@ use super::connection::Connection;
 use super::lane::{FRAME, Frame};
 use super::lane_link::LaneLink;
 use super::outcome::Outcome;
+use super::receiver::Receiver;
 use super::scheduler::Policy;
-use super::stage::{LaneWorker, STALLED_MS, Stage, is_closed, names, ports, say, set};
+use super::stage::{LaneWorker, RESTED_MS, STALLED_MS, Stage, is_closed, names, ports, say, set};
 use crate::sys::shared_memory::SharedMemory;
 use crate::sys::socket::{self, Ancillary};
 
@@ -123,6 +124,59 @@ fn offers_that_do_not_even_fit_the_socket_are_taken_back_as_well() {
 }
 
 #[test]
+fn a_worker_that_keeps_a_permit_is_stalled_when_its_loop_stands_still() {
+    let (mut link, theirs) = LaneLink::open(true).unwrap();
+    let mut receiver = Receiver::new(theirs);
+    receiver.expect_listener(1);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut now = Instant::now();
+    assert!(link.has_listener(1, listener.as_fd()));
+    link.permit(1, now);
+    link.flush();
+    receiver.receive();
+    receiver.settle();
+    let look = |now, link: &mut LaneLink| {
+        link.sweep(now, &mut Outcome::default());
+        link.is_stalled()
+    };
+    for _ in 0..20 {
+        receiver.report(0, 0);
+        now += Duration::from_millis(20);
+        assert!(!look(now, &mut link));
+    }
+    now += Duration::from_millis(STALLED_MS);
+    assert!(look(now, &mut link));
+    assert!(!link.has_room());
+    assert_eq!(link.unused_permits(1), 1);
+    receiver.report(0, 0);
+    assert!(!look(now, &mut link));
+    assert!(link.has_room());
+    // Nor is it believed for ever that nothing has come.
+    now += Duration::from_secs(1);
+    receiver.report(0, 0);
+    assert!(look(now, &mut link));
+}
+
+#[test]
+fn a_lane_that_was_full_when_its_offers_were_taken_back_is_used_again() {
+    let mut stage = Stage::new(Policy::RoundRobin);
+    let mut worker = stage.lane(1);
+    setsockopt(stage.dispatcher.lane(1), sockopt::SndBuf, &1).unwrap();
+    let mut clients = Vec::new();
+    while stage.dispatcher.lane(1).has_room() {
+        clients.extend(stage.clients(1));
+        stage.turn();
+    }
+    assert!(clients.len() < 30, "the socket is full first");
+    // Its server closes and listens anew before the dispatcher's thread comes to anything.
+    stage.dispatcher.remove(stage.listener, 1);
+    assert_eq!(worker.serve().len(), 0);
+    stage.dispatcher.add(stage.listener, 1);
+    stage.turn();
+    assert_eq!(set(&names(&worker.serve())), set(&ports(&clients)));
+}
+
+#[test]
 fn one_edge_is_enough_for_any_number_of_waiting_clients() {
     let mut stage = Stage::new(Policy::RoundRobin);
     let clients = stage.clients(200);
@@ -156,7 +210,7 @@ fn a_lone_worker_that_declines_everything_is_asked_from_time_to_time() {
     let asked = stage.decline_for_a_second(&mut full);
     assert!(asked <= 200, "{asked}");
     assert!(!is_closed(&mut clients[0]));
-    stage.pass_ms(10);
+    stage.pass_ms(RESTED_MS);
     assert_eq!(names(&full.serve()), ports(&clients));
 }
 
@@ -263,7 +317,7 @@ fn what_is_on_its_way_when_a_listener_closes_is_the_workers_or_closed() {
     stage.dispatcher.close(stage.listener);
     let claimed = worker.claim();
     assert_eq!(names(&claimed), ports(&clients));
-    worker.receiver.decline(claimed[0].sequence);
+    worker.receiver.decline(claimed[0].sequence.unwrap());
     worker.receiver.settle();
     let kept = &claimed[1..];
     assert_eq!(names(kept), ports(&clients[1..]));

@@ -22,6 +22,23 @@ const MOST_WAITING: usize = 256;
 /// Connections accepted in one go, before anything else is looked at.
 const TURN: usize = 64;
 
+/// Permits for each worker in a flood, beyond those for connections that wait: what comes before the
+/// next turn they accept without waiting for it. A turn can be late by several milliseconds, for the
+/// thread competes with the workers for the processors.
+const AHEAD: usize = 96;
+
+/// So many times what was accepted between two turns is permitted ahead, and as many turns without
+/// it is forgotten.
+const TURNS_AHEAD: usize = 8;
+
+/// At most this part of what a flood has brought is permitted ahead: so uneven it may leave the
+/// numbers of the workers, for they keep what they do not use.
+const PART_AHEAD: usize = 20;
+
+/// Turns outside of a flood after which most of what it has brought is forgotten: a flood that only
+/// pauses goes on as it was.
+const FORGOTTEN_AFTER: usize = 64;
+
 /// How long to leave a socket alone when the process is out of descriptors or memory.
 const SHORTAGE: Duration = Duration::from_millis(50);
 
@@ -41,6 +58,11 @@ pub struct Listening {
     /// Out of descriptors or memory: not before this.
     paused_until: Option<Instant>,
     accepted: u64,
+    /// How many had been when permits were last given, and how many permits ahead that is good for.
+    accepted_before: u64,
+    pace: usize,
+    /// How many this flood has brought, as long as it matters.
+    brought: usize,
     /// How long the backlog was at the last look, where the kernel tells.
     backlog: Option<u32>,
     /// It has been other than zero. Until then zero says nothing: there are kernels that leave the
@@ -62,6 +84,9 @@ impl Listening {
             ready: true,
             paused_until: None,
             accepted: 0,
+            accepted_before: 0,
+            pace: 0,
+            brought: 0,
             backlog,
             tells: false,
         }
@@ -149,16 +174,31 @@ impl Listening {
         workers: &mut BTreeMap<u32, Worker>,
         candidates: &mut Vec<Candidate>,
         now: Instant,
+        in_flood: bool,
     ) -> bool {
         self.paused_until = self.paused_until.filter(|&until| until > now);
         self.distribute_waiting(workers, candidates, now);
-        if !self.ready {
+        let unused = self.permits(workers, LaneLink::unused_permits);
+        if !self.ready && unused == 0 {
             return false;
         }
         if let Some(backlog) = self.backlog.filter(|_| self.tells)
             && self.have_all_got_it(workers)
         {
-            self.permit(backlog as usize, workers, candidates, now);
+            self.ready = backlog > 0;
+            let ahead = self.ahead(in_flood);
+            let wanted = backlog as usize + ahead;
+            // What is too much in a flood is soon too little.
+            let unused = if unused > wanted && ahead == 0 {
+                self.withdraw(wanted, workers)
+            } else {
+                unused
+            };
+            self.permit(wanted.saturating_sub(unused), workers, candidates, now);
+            return false;
+        }
+        self.withdraw(0, workers);
+        if !self.ready {
             return false;
         }
         for _ in 0..TURN {
@@ -175,6 +215,21 @@ impl Listening {
         true
     }
 
+    /// How many permits there should be for connections that are still to come.
+    fn ahead(&mut self, in_flood: bool) -> usize {
+        let most = AHEAD * self.members.len();
+        let before = std::mem::replace(&mut self.accepted_before, self.accepted);
+        let fresh = (self.accepted - before) as usize;
+        let rest = self.pace - self.pace.div_ceil(TURNS_AHEAD);
+        self.pace = rest.max(TURNS_AHEAD * fresh).min(most);
+        self.brought = (self.brought + fresh).min(PART_AHEAD * most);
+        if !in_flood {
+            self.brought -= self.brought.div_ceil(FORGOTTEN_AFTER);
+            return 0;
+        }
+        self.pace.min(self.brought / PART_AHEAD)
+    }
+
     /// Whether all workers can accept for themselves, and may: a permit that finds nothing is one
     /// connection less for that worker, and what comes is not known before it is accepted.
     fn have_all_got_it(&self, workers: &mut BTreeMap<u32, Worker>) -> bool {
@@ -185,17 +240,15 @@ impl Listening {
         self.may_revoke() && !self.members.is_empty() && self.members.iter().all(has_got_it)
     }
 
-    /// Lets workers accept what waits in the backlog and nobody has been permitted to accept yet.
+    /// Lets workers accept so many more.
     fn permit(
         &mut self,
-        backlog: usize,
+        count: usize,
         workers: &mut BTreeMap<u32, Worker>,
         candidates: &mut Vec<Candidate>,
         now: Instant,
     ) {
-        self.ready = backlog > 0;
-        let permitted: usize = self.permits(workers, LaneLink::unused_permits);
-        for _ in permitted..backlog {
+        for _ in 0..count {
             let Some(worker) = self.choose(None, workers, candidates) else {
                 return;
             };
@@ -203,6 +256,18 @@ impl Listening {
                 link.permit(self.id, now);
             }
         }
+    }
+
+    /// Takes back what workers hold of permits beyond their share of `wanted` ones; returns how many
+    /// are left.
+    fn withdraw(&self, wanted: usize, workers: &mut BTreeMap<u32, Worker>) -> usize {
+        let share = wanted.div_ceil(self.members.len().max(1));
+        for id in &self.members {
+            if let Some(link) = workers.get_mut(id).and_then(Worker::lane) {
+                link.withdraw(|of| of == self.id, share);
+            }
+        }
+        self.permits(workers, LaneLink::unused_permits)
     }
 
     /// The sum of what `count` says of its workers' lanes.

@@ -3,10 +3,11 @@
 //! left to the caller.
 //!
 //! A connection is claimed when it is received, and settled when JavaScript has been handed it:
-//! should the process die in between, the primary may give it to another worker. A permit is claimed
-//! when the caller accepts with it, so that the primary can give it to another until then.
+//! should the process die in between, the primary may give it to another worker. Permits are kept
+//! until there is something to accept, and each is claimed only while the caller accepts with it, so
+//! that the primary can take it back at any other time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 
 use super::lane::{FRAME, Frame, FrameError};
-use super::scoreboard::Board;
+use super::scoreboard::{Board, WINDOW};
 use crate::sys::listener;
 use crate::sys::socket::{self, Ancillary};
 
@@ -25,15 +26,15 @@ const TURN: usize = 64;
 /// How often accepting is tried again because a client's connection had failed before.
 const TRIES: usize = 8;
 
-/// A connection this worker has claimed, or may accept.
+/// A connection this worker has claimed.
 #[derive(Debug)]
 pub struct Connection {
     /// The listener it came to.
     pub listener: u32,
-    /// What [`Receiver::decline`] and [`Receiver::accept`] know it by.
+    /// What [`Receiver::decline`] knows it by.
     pub sequence: u32,
-    /// Its socket; none where it is to be accepted.
-    pub descriptor: Option<OwnedFd>,
+    /// Its socket.
+    pub descriptor: OwnedFd,
 }
 
 /// What one turn has brought.
@@ -41,6 +42,8 @@ pub struct Connection {
 pub struct Turn {
     /// In the order of their arrival. They are this worker's, whatever the end.
     pub connections: Vec<Connection>,
+    /// Listeners of which more may be [accepted](Receiver::accept).
+    pub permitted: Vec<u32>,
     /// Why there are not more.
     pub end: TurnEnd,
 }
@@ -82,6 +85,26 @@ pub enum LaneError {
     System(Errno),
 }
 
+/// A listening socket, once it has come, and sequence numbers of permits to accept from it, the
+/// oldest first. The primary may have taken back any of them.
+#[derive(Debug, Default)]
+struct Listener {
+    socket: Option<OwnedFd>,
+    permits: VecDeque<u32>,
+}
+
+impl Listener {
+    /// Lets go of the permits: one is declined, which says that they cannot be used now, and the
+    /// others have no meaning.
+    fn refuse(&mut self, board: &Board) {
+        let mut permits = self.permits.drain(..);
+        if let Some(sequence) = permits.next() {
+            board.decline(sequence);
+        }
+        permits.for_each(|sequence| board.void(sequence));
+    }
+}
+
 /// The receiving end of a lane.
 #[derive(Debug)]
 pub struct Receiver {
@@ -89,10 +112,8 @@ pub struct Receiver {
     board: Option<Board>,
     /// Sequence numbers of the claimed connections that are not settled.
     claimed: Vec<u32>,
-    /// Sequence numbers of permits that are not used, with their listeners.
-    permits: BTreeMap<u32, u32>,
     /// The listening sockets this worker has got, or expects.
-    listeners: BTreeMap<u32, Option<OwnedFd>>,
+    listeners: BTreeMap<u32, Listener>,
     /// The last sequence number come to, until the scoreboard says so.
     unseen: Option<u32>,
     ended: bool,
@@ -105,7 +126,6 @@ impl Receiver {
             socket,
             board: None,
             claimed: Vec::new(),
-            permits: BTreeMap::new(),
             listeners: BTreeMap::new(),
             unseen: None,
             ended: false,
@@ -116,45 +136,72 @@ impl Receiver {
     /// (this process has no number left) are declined, those revoked meanwhile closed. To be
     /// followed by [`Receiver::settle`] or [`Receiver::give_back`].
     pub fn receive(&mut self) -> Turn {
-        let mut connections = Vec::new();
-        let mut announced = 0;
-        let end = loop {
-            if announced >= TURN {
-                break TurnEnd::Bounded;
-            }
-            match self.receive_message(&mut connections) {
-                Ok(count) => announced += count.max(1),
-                Err(end) => break end,
-            }
+        let mut turn = Turn {
+            connections: Vec::new(),
+            permitted: Vec::new(),
+            end: TurnEnd::Bounded,
         };
-        self.ended |= matches!(end, TurnEnd::Closed | TurnEnd::Failed(_));
-        Turn { connections, end }
+        let mut announced = 0;
+        while announced < TURN {
+            match self.receive_message(&mut turn) {
+                Ok(count) => announced += count.max(1),
+                Err(end) => {
+                    turn.end = end;
+                    break;
+                }
+            }
+        }
+        self.ended |= matches!(turn.end, TurnEnd::Closed | TurnEnd::Failed(_));
+        turn
     }
 
-    /// Accepts a connection with one of the turn's permits.
+    /// Accepts a connection with the oldest permit for it that has not been taken back.
     ///
     /// # Errors
-    /// `EAGAIN` when there is none, or another worker has been permitted to accept it meanwhile;
-    /// `EINVAL` when it is no permit of this turn; those of accept(2), when the primary is to give
-    /// the connection to another worker.
-    pub fn accept(&mut self, sequence: u32) -> Result<OwnedFd, Errno> {
-        let listener = self.permits.remove(&sequence).ok_or(Errno::EINVAL)?;
-        let board = self.board.as_ref().ok_or(Errno::EINVAL)?;
-        let Some(Some(socket)) = self.listeners.get(&listener) else {
-            board.decline(sequence);
-            return Err(Errno::EBADF);
-        };
-        if !board.claim(sequence) {
+    /// `EAGAIN` when there is no connection, and then the permits are kept, or no permit; those of
+    /// accept(2) otherwise, and then the primary is to give the connection to another worker.
+    pub fn accept(&mut self, listener: u32) -> Result<OwnedFd, Errno> {
+        let (Some(board), Some(known)) = (&self.board, self.listeners.get_mut(&listener)) else {
             return Err(Errno::EAGAIN);
+        };
+        let Some(socket) = &known.socket else {
+            return Err(Errno::EAGAIN);
+        };
+        while let Some(&sequence) = known.permits.front() {
+            if !board.claim(sequence) {
+                known.permits.pop_front();
+                continue;
+            }
+            let accepted = accept_next(socket.as_fd());
+            match &accepted {
+                Ok(_) => {
+                    // At once: whoever looks at the backlog next does not find it there.
+                    board.take(sequence);
+                    known.permits.pop_front();
+                }
+                Err(Errno::EAGAIN) => board.unclaim(sequence),
+                // The next would fare no better.
+                Err(_) => known.refuse(board),
+            }
+            return accepted;
         }
-        let accepted = accept_next(socket.as_fd());
-        match &accepted {
-            // At once: whoever looks at the backlog next does not find it there.
-            Ok(_) => board.take(sequence),
-            Err(Errno::EAGAIN) => board.void(sequence),
-            Err(_) => board.decline(sequence),
+        Err(Errno::EAGAIN)
+    }
+
+    /// Whether there are permits for a listener, which may have been taken back; its socket then
+    /// tells when there is something to accept.
+    pub fn socket_to_watch(&self, listener: u32) -> Option<BorrowedFd<'_>> {
+        let known = self.listeners.get(&listener)?;
+        let socket = known.socket.as_ref().map(AsFd::as_fd);
+        socket.filter(|_| !known.permits.is_empty())
+    }
+
+    /// Lets go of all permits for a listener, and has the primary leave this worker alone for a
+    /// while if there was one.
+    pub fn refuse(&mut self, listener: u32) {
+        if let (Some(board), Some(known)) = (&self.board, self.listeners.get_mut(&listener)) {
+            known.refuse(board);
         }
-        accepted
     }
 
     /// A listening socket is kept when it comes. Others are not: one that comes when its server has
@@ -166,23 +213,30 @@ impl Receiver {
     /// A listening socket it has got.
     #[cfg(test)]
     pub fn listener(&self, listener: u32) -> Option<BorrowedFd<'_>> {
-        self.listeners.get(&listener)?.as_ref().map(AsFd::as_fd)
+        self.listeners
+            .get(&listener)?
+            .socket
+            .as_ref()
+            .map(AsFd::as_fd)
     }
 
-    /// Closes a listening socket: what it was to have is declined from now on.
+    /// How many permits for a listener are kept.
+    #[cfg(test)]
+    pub fn permits(&self, listener: u32) -> usize {
+        let known = self.listeners.get(&listener);
+        known.map_or(0, |known| known.permits.len())
+    }
+
+    /// Closes a listening socket. Permits for it have no meaning any more.
     pub fn forget(&mut self, listener: u32) {
-        self.listeners.remove(&listener);
+        if let (Some(board), Some(known)) = (&self.board, self.listeners.remove(&listener)) {
+            known.permits.iter().for_each(|&one| board.void(one));
+        }
     }
 
-    /// Gives one connection or permit of the turn back to the primary; says whether it was one. The
-    /// caller closes its descriptor.
+    /// Gives one connection of the turn back to the primary; says whether it was one. The caller
+    /// closes its descriptor.
     pub fn decline(&mut self, sequence: u32) -> bool {
-        if self.permits.remove(&sequence).is_some() {
-            if let Some(board) = &self.board {
-                board.decline(sequence);
-            }
-            return true;
-        }
         let Some(index) = self.claimed.iter().position(|&one| one == sequence) else {
             return false;
         };
@@ -208,6 +262,7 @@ impl Receiver {
     pub fn report(&self, connections: u32, utilisation: u16) {
         if let Some(board) = &self.board {
             board.set_load(connections, utilisation);
+            board.turn();
         }
     }
 
@@ -216,17 +271,14 @@ impl Receiver {
         for sequence in self.claimed.drain(..) {
             settle(board, sequence);
         }
-        // Whoever was handed them has not used them.
-        for sequence in std::mem::take(&mut self.permits).into_keys() {
-            board.decline(sequence);
-        }
+        board.turn();
         if let Some(sequence) = self.unseen.take() {
             board.set_seen(sequence);
         }
     }
 
     /// One message; returns how many connections it announced.
-    fn receive_message(&mut self, connections: &mut Vec<Connection>) -> Result<usize, TurnEnd> {
+    fn receive_message(&mut self, turn: &mut Turn) -> Result<usize, TurnEnd> {
         if self.ended {
             return Err(TurnEnd::Closed);
         }
@@ -243,9 +295,12 @@ impl Receiver {
         match frame {
             Frame::Board => self.open_board(descriptors)?,
             Frame::Listener { listener } => {
-                if let Some(place) = self.listeners.get_mut(&listener) {
-                    // None if it was lost for want of a number: its permits will be declined.
-                    *place = { descriptors }.pop();
+                // The one that is there may be watched. None comes if it was lost for want of a
+                // number: its permits will say so.
+                if let Some(known) = self.listeners.get_mut(&listener)
+                    && known.socket.is_none()
+                {
+                    known.socket = { descriptors }.pop();
                 }
             }
             Frame::Permits {
@@ -254,7 +309,9 @@ impl Receiver {
                 count,
             } => {
                 let sequence = (0..count).map(|i| first.wrapping_add(i));
-                self.take_permits(listener, sequence, connections)?;
+                if self.take_permits(listener, sequence)? && !turn.permitted.contains(&listener) {
+                    turn.permitted.push(listener);
+                }
                 return Ok(count as usize);
             }
             Frame::Connections {
@@ -263,32 +320,35 @@ impl Receiver {
                 count,
             } => {
                 let sequence = (0..count).map(|i| first.wrapping_add(i));
-                self.claim(listener, sequence, descriptors, connections)?;
+                self.claim(listener, sequence, descriptors, &mut turn.connections)?;
                 return Ok(frame.descriptors());
             }
         }
         Ok(0)
     }
 
+    /// Keeps permits, unless the listening socket is missing; says whether it has.
     fn take_permits(
         &mut self,
         listener: u32,
         sequence: impl Iterator<Item = u32>,
-        connections: &mut Vec<Connection>,
-    ) -> Result<(), LaneError> {
-        if self.board.is_none() {
-            return Err(LaneError::NoBoard);
-        }
+    ) -> Result<bool, LaneError> {
+        let board = self.board.as_ref().ok_or(LaneError::NoBoard)?;
+        let known = self.listeners.get_mut(&listener);
+        let mut known = known.filter(|known| known.socket.is_some());
         for sequence in sequence {
             self.unseen = Some(sequence);
-            self.permits.insert(sequence, listener);
-            connections.push(Connection {
-                listener,
-                sequence,
-                descriptor: None,
-            });
+            let Some(known) = &mut known else {
+                board.lack(sequence);
+                continue;
+            };
+            // Its slot is another's by now.
+            if known.permits.len() == WINDOW as usize {
+                known.permits.pop_front();
+            }
+            known.permits.push_back(sequence);
         }
-        Ok(())
+        Ok(known.is_some())
     }
 
     fn open_board(&mut self, mut descriptors: Vec<OwnedFd>) -> Result<(), LaneError> {
@@ -324,7 +384,7 @@ impl Receiver {
                     connections.push(Connection {
                         listener,
                         sequence,
-                        descriptor: Some(descriptor),
+                        descriptor,
                     });
                 }
             }

@@ -26,7 +26,7 @@ use crate::sys::shared_memory::SharedMemory;
 pub const WINDOW: u32 = 256;
 
 /// The layout below. A primary and a worker of different versions do not open a lane.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 const WORDS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
@@ -37,6 +37,7 @@ const CONNECTIONS: usize = 2;
 const UTILISATION: usize = 3;
 const HANDED_BACK: usize = 4;
 const TAKEN: usize = 5;
+const BEAT: usize = 6;
 /// The first slot; what lies between is reserved.
 const SLOTS: usize = 32;
 
@@ -59,8 +60,10 @@ pub enum Slot {
     Declined,
     /// The primary has taken it back before the worker came to it.
     Revoked,
-    /// The permit was used, and there was no connection.
+    /// The worker has no use for the permit.
     Void,
+    /// The permit is for a listening socket that the worker has not got.
+    Lacking,
     /// The slot tells of another sequence number, or nothing that has a meaning.
     Stale,
 }
@@ -74,6 +77,7 @@ enum State {
     Declined = 4,
     Revoked = 5,
     Void = 6,
+    Lacking = 7,
 }
 
 /// A word of a scoreboard: an [`AtomicU32`], or what a test explores in its place.
@@ -145,6 +149,7 @@ impl<M: Deref<Target = [W]>, W: Word> Board<M> {
             4 => Slot::Declined,
             5 => Slot::Revoked,
             6 => Slot::Void,
+            7 => Slot::Lacking,
             _ => Slot::Stale,
         }
     }
@@ -166,9 +171,19 @@ impl<M: Deref<Target = [W]>, W: Word> Board<M> {
         }
     }
 
-    /// Worker: has found nothing to accept with a claimed permit.
+    /// Worker: has found nothing to accept with a claimed permit and keeps it for what comes.
+    pub fn unclaim(&self, seq: u32) {
+        self.change(seq, State::Claimed, State::Offered);
+    }
+
+    /// Worker: lets go of a permit it will not need.
     pub fn void(&self, seq: u32) {
-        self.change(seq, State::Claimed, State::Void);
+        self.change(seq, State::Offered, State::Void);
+    }
+
+    /// Worker: cannot use a permit for want of the listening socket.
+    pub fn lack(&self, seq: u32) {
+        self.change(seq, State::Offered, State::Lacking);
     }
 
     /// Worker: gives a connection back, offered or claimed.
@@ -189,6 +204,17 @@ impl<M: Deref<Target = [W]>, W: Word> Board<M> {
     /// Worker: has come to everything up to and including `seq`.
     pub fn set_seen(&self, seq: u32) {
         self.0[SEEN].store(seq, Release);
+    }
+
+    /// A number that changes when the worker's loop turns, if only now and then: one that has seen
+    /// all its permits and keeps them has nothing else to show.
+    pub fn beat(&self) -> u32 {
+        self.0[BEAT].load(Relaxed)
+    }
+
+    /// Worker: its loop has turned.
+    pub fn turn(&self) {
+        self.0[BEAT].fetch_add(1, Relaxed);
     }
 
     /// The connections open in the worker, as it says.
@@ -304,6 +330,30 @@ mod tests {
         worker.take(5);
         assert_eq!(primary.slot(5), Slot::Taken);
         assert_eq!((primary.taken(), primary.handed_back()), (1, 0));
+    }
+
+    #[test]
+    fn a_permit_that_has_found_nothing_is_on_offer_again() {
+        let (primary, worker) = boards();
+        primary.offer(5);
+        for _ in 0..2 {
+            assert!(worker.claim(5));
+            assert!(!primary.revoke(5));
+            worker.unclaim(5);
+            assert_eq!(primary.slot(5), Slot::Offered);
+        }
+        assert!(primary.revoke(5));
+        assert!(!worker.claim(5));
+        worker.unclaim(5);
+        assert_eq!(primary.slot(5), Slot::Revoked);
+    }
+
+    #[test]
+    fn the_beat_changes_with_every_turn() {
+        let (primary, worker) = boards();
+        let before = primary.beat();
+        worker.turn();
+        assert_ne!(primary.beat(), before);
     }
 
     #[test]
@@ -433,7 +483,7 @@ mod tests {
         assert_eq!(primary.utilisation(), 1000);
         worker.set_seen(77);
         assert_eq!(primary.seen(), 77);
-        for value in [u32::MAX, 0, 7, 0x8000_0000] {
+        for value in [u32::MAX, 0, 0x8000_0000] {
             worker.0.iter().for_each(|word| word.store(value, Relaxed));
             assert!(primary.utilisation() <= 1000);
             assert_eq!(primary.slot(0), Slot::Stale);
@@ -459,13 +509,17 @@ mod tests {
         Revoke,
         Claim,
         Take,
+        Unclaim,
         Void,
+        Lack,
         Decline,
     }
 
     fn op() -> impl Strategy<Value = Op> {
-        use Op::{Claim, Decline, Offer, Revoke, Take, Void};
-        prop::sample::select(vec![Offer, Revoke, Claim, Take, Void, Decline])
+        use Op::{Claim, Decline, Lack, Offer, Revoke, Take, Unclaim, Void};
+        prop::sample::select(vec![
+            Offer, Revoke, Claim, Take, Unclaim, Void, Lack, Decline,
+        ])
     }
 
     proptest! {
@@ -488,7 +542,9 @@ mod tests {
                     (Op::Revoke, Slot::Offered) => Slot::Revoked,
                     (Op::Claim, Slot::Offered) => Slot::Claimed,
                     (Op::Take, Slot::Claimed) => Slot::Taken,
-                    (Op::Void, Slot::Claimed) => Slot::Void,
+                    (Op::Unclaim, Slot::Claimed) => Slot::Offered,
+                    (Op::Void, Slot::Offered) => Slot::Void,
+                    (Op::Lack, Slot::Offered) => Slot::Lacking,
                     (Op::Decline, Slot::Offered | Slot::Claimed) => Slot::Declined,
                     _ => before,
                 };
@@ -497,7 +553,9 @@ mod tests {
                     Op::Revoke => prop_assert_eq!(primary.revoke(seq), before != after),
                     Op::Claim => prop_assert_eq!(worker.claim(seq), before != after),
                     Op::Take => worker.take(seq),
+                    Op::Unclaim => worker.unclaim(seq),
                     Op::Void => worker.void(seq),
+                    Op::Lack => worker.lack(seq),
                     Op::Decline => worker.decline(seq),
                 }
                 prop_assert_eq!(primary.slot(seq), after);

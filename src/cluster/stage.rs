@@ -14,7 +14,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, conn
 use serde_json::Value;
 
 use super::dispatcher::Dispatcher;
-use super::receiver::{Connection, Receiver, TurnEnd};
+use super::receiver::{Receiver, TurnEnd};
 use super::relay::{Inbox, Relay};
 use super::scheduler::Policy;
 use super::watch::Watch;
@@ -25,12 +25,17 @@ use crate::sys::listener;
 /// After that long a worker that does not come to what it was offered loses it.
 pub const STALLED_MS: u64 = 80;
 
+/// After so long one that has declined is asked again.
+pub const RESTED_MS: u64 = 60;
+
 /// A dispatcher with one listener.
 pub struct Stage {
     pub dispatcher: Dispatcher,
     watch: Arc<Watch>,
     pub listener: u32,
     pub now: Instant,
+    /// Whether what the dispatcher does it does in a flood.
+    pub in_flood: bool,
     address: SocketAddr,
 }
 
@@ -51,6 +56,7 @@ impl Stage {
             watch,
             listener,
             now: Instant::now(),
+            in_flood: false,
             address,
         }
     }
@@ -72,7 +78,7 @@ impl Stage {
             for event in events {
                 self.dispatcher.on_ready(event, self.now);
             }
-            self.dispatcher.turn(self.now);
+            self.dispatcher.turn(self.now, self.in_flood);
             let rests = self.dispatcher.next_look(self.now) != Some(Duration::ZERO);
             if is_quiet && rests || round == 1000 {
                 return round;
@@ -170,7 +176,8 @@ impl Stage {
         // The scoreboard.
         assert_eq!(receiver.receive().end, TurnEnd::Drained);
         self.dispatcher.add(self.listener, id);
-        LaneWorker { receiver }
+        let listener = self.listener;
+        LaneWorker { receiver, listener }
     }
 
     /// A worker with Node's own cluster that may have the listener's connections.
@@ -215,45 +222,51 @@ impl Stage {
 /// A worker with brood in it.
 pub struct LaneWorker {
     pub receiver: Receiver,
+    listener: u32,
 }
 
-/// A connection that a worker has.
+/// A connection that a worker has, with its number if it has been handed it.
 #[derive(Debug)]
 pub struct Served {
-    pub sequence: u32,
+    pub sequence: Option<u32>,
     pub stream: TcpStream,
 }
 
 impl LaneWorker {
-    /// What it has been permitted to accept.
-    pub fn permits(&mut self) -> Vec<u32> {
-        let turn = self.receiver.receive();
-        let is_permit = |one: &Connection| one.descriptor.is_none();
-        assert!(turn.connections.iter().all(is_permit));
-        turn.connections.iter().map(|one| one.sequence).collect()
+    /// How many it has been permitted to accept; it does not say that it has seen them.
+    pub fn permits(&mut self) -> usize {
+        assert!(self.receiver.receive().connections.is_empty());
+        self.receiver.permits(self.listener)
     }
 
-    /// Claims, or accepts, what has come, without a further step.
+    /// Claims what has come, and accepts what it may, without a further step.
     pub fn claim(&mut self) -> Vec<Served> {
         let mut all = Vec::new();
         loop {
             let turn = self.receiver.receive();
-            for Connection {
-                sequence,
-                descriptor,
-                ..
-            } in turn.connections
-            {
-                let descriptor = descriptor.or_else(|| self.receiver.accept(sequence).ok());
-                all.extend(descriptor.map(|descriptor| Served {
-                    sequence,
-                    stream: TcpStream::from(descriptor),
-                }));
-            }
+            all.extend(turn.connections.into_iter().map(|one| Served {
+                sequence: Some(one.sequence),
+                stream: TcpStream::from(one.descriptor),
+            }));
             if turn.end != TurnEnd::Bounded {
-                return all;
+                break;
             }
         }
+        while let Ok(descriptor) = self.receiver.accept(self.listener) {
+            all.push(Served {
+                sequence: None,
+                stream: TcpStream::from(descriptor),
+            });
+        }
+        all
+    }
+
+    /// Accepts one connection, if it may and there is one.
+    pub fn serve_one(&mut self) -> Option<TcpStream> {
+        self.receiver.receive();
+        let accepted = self.receiver.accept(self.listener);
+        self.receiver.settle();
+        accepted.ok().map(TcpStream::from)
     }
 
     /// Takes what has come.
@@ -266,8 +279,10 @@ impl LaneWorker {
     /// Gives back what has come; says how many.
     pub fn decline(&mut self) -> usize {
         let count = self.receiver.receive().connections.len();
+        let permits = self.receiver.permits(self.listener);
+        self.receiver.refuse(self.listener);
         self.receiver.give_back();
-        count
+        count + permits
     }
 }
 

@@ -98,14 +98,15 @@ impl Shared {
             }
             let now = Instant::now();
             let mut dispatcher = self.lock();
+            let pause = gathering.pause(waited, !events.is_empty());
+            let pause = pause.filter(|_| dispatcher.may_gather());
             for event in events {
                 dispatcher.on_ready(event, now);
             }
-            dispatcher.turn(now);
+            dispatcher.turn(now, pause.is_some());
             limit = dispatcher.next_look(now);
-            let may_gather = dispatcher.may_gather();
             drop(dispatcher);
-            if let Some(pause) = gathering.pause(waited).filter(|_| may_gather) {
+            if let Some(pause) = pause {
                 thread::sleep(pause);
             }
         }

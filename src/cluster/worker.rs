@@ -11,6 +11,10 @@ use super::stock_link::StockLink;
 /// or is at its `maxConnections`.
 const REST: Duration = Duration::from_millis(5);
 
+/// And none for so long when it has as many connections open as when it declined one: asking it
+/// wakes it, and it would mostly decline again.
+const LONG_REST: Duration = Duration::from_millis(50);
+
 /// The way to a worker.
 #[derive(Debug, Default)]
 pub enum Link {
@@ -36,7 +40,28 @@ pub struct Worker {
     pub link: Link,
     accepted: u64,
     handed_back: u64,
-    rests_until: Option<Instant>,
+    rest: Option<Rest>,
+}
+
+/// A worker is left alone.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    since: Instant,
+    /// How many connections it had open, if it says so.
+    open: Option<u32>,
+}
+
+impl Rest {
+    fn is_over(&self, now: Instant, open: Option<u32>) -> bool {
+        let rested = now.saturating_duration_since(self.since);
+        rested >= LONG_REST || rested >= REST && (open.is_none() || open != self.open)
+    }
+
+    fn next_look(&self, now: Instant) -> Duration {
+        let rested = now.saturating_duration_since(self.since);
+        let left = REST.saturating_sub(rested);
+        if left.is_zero() { REST } else { left }
+    }
 }
 
 /// One worker's line in the statistics.
@@ -70,26 +95,41 @@ impl Worker {
             link: Link::None,
             accepted: 0,
             handed_back: 0,
-            rests_until: None,
+            rest: None,
+        }
+    }
+
+    /// Its lane, if it has one.
+    pub fn lane(&mut self) -> Option<&mut LaneLink> {
+        match &mut self.link {
+            Link::Lane(link) => Some(link),
+            Link::Stock(_) | Link::None => None,
         }
     }
 
     /// What a scheduler is told.
     pub fn candidate(&self) -> Candidate {
-        let stats = self.stats();
+        let (open, offered, utilisation) = match &self.link {
+            Link::None => (0, 0, 0),
+            Link::Stock(link) => (0, link.waiting(), 0),
+            Link::Lane(link) => {
+                let board = link.board();
+                (board.connections(), link.offered(), board.utilisation())
+            }
+        };
         Candidate {
             id: self.id,
             weight: self.weight,
             draining: self.draining,
             free: self.has_room(),
-            in_flight: stats.open.unwrap_or(0).saturating_add(stats.waiting as u32),
-            utilisation: stats.utilisation.unwrap_or(0),
+            in_flight: open.saturating_add(offered as u32),
+            utilisation,
         }
     }
 
     /// Whether it can be handed a connection now.
     pub fn has_room(&self) -> bool {
-        if self.draining || self.rests_until.is_some() {
+        if self.draining || self.rest.is_some() {
             return false;
         }
         match &self.link {
@@ -110,7 +150,8 @@ impl Worker {
 
     /// Leaves it alone for a while.
     pub fn rest(&mut self, now: Instant) {
-        self.rests_until = Some(now + REST);
+        let open = self.open();
+        self.rest = Some(Rest { since: now, open });
     }
 
     /// Whether there is a way to it.
@@ -124,14 +165,21 @@ impl Worker {
 
     /// Lets it work again when it has rested.
     pub fn wake_up(&mut self, now: Instant) {
-        self.rests_until = self.rests_until.filter(|&until| until > now);
+        let open = self.open();
+        self.rest = self.rest.filter(|rest| !rest.is_over(now, open));
+    }
+
+    /// Its open connections, as it says.
+    fn open(&self) -> Option<u32> {
+        match &self.link {
+            Link::Lane(link) => Some(link.board().connections()),
+            Link::Stock(_) | Link::None => None,
+        }
     }
 
     /// When it wants to be looked at again, if nothing happens before.
     pub fn next_look(&self, now: Instant) -> Option<Duration> {
-        let rest = self
-            .rests_until
-            .map(|until| until.saturating_duration_since(now));
+        let rest = self.rest.map(|rest| rest.next_look(now));
         let look = match &self.link {
             Link::Lane(link) => link.next_look(now),
             Link::Stock(_) | Link::None => None,

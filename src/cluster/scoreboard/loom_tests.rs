@@ -54,29 +54,34 @@ fn start<R: 'static>(primary: &Board, worker: impl FnOnce(Board) -> R + 'static)
 #[derive(Clone, Copy)]
 enum Deed {
     Take,
-    Void,
     Decline,
+    /// The server has closed.
+    Void,
+    /// The listening socket is missing.
+    Lack,
     /// For want of a descriptor.
     DeclineUnclaimed,
 }
 
-const DEEDS: [(Deed, Slot); 4] = [
+const DEEDS: [(Deed, Slot); 5] = [
     (Deed::Take, Slot::Taken),
-    (Deed::Void, Slot::Void),
     (Deed::Decline, Slot::Declined),
+    (Deed::Void, Slot::Void),
+    (Deed::Lack, Slot::Lacking),
     (Deed::DeclineUnclaimed, Slot::Declined),
 ];
 
 /// Comes to a sequence number as the receiver does; says whether it was the worker's.
 fn come_to(board: &Board, sequence: u32, deed: Deed) -> Option<bool> {
     let claimed = match deed {
-        Deed::DeclineUnclaimed => None,
-        _ => Some(board.claim(sequence)),
+        Deed::DeclineUnclaimed | Deed::Void | Deed::Lack => None,
+        Deed::Take | Deed::Decline => Some(board.claim(sequence)),
     };
     if claimed != Some(false) {
         match deed {
             Deed::Take => board.take(sequence),
             Deed::Void => board.void(sequence),
+            Deed::Lack => board.lack(sequence),
             Deed::Decline | Deed::DeclineUnclaimed => board.decline(sequence),
         }
     }
@@ -122,6 +127,28 @@ fn whoever_sees_that_the_worker_has_come_to_a_connection_sees_what_became_of_it(
             worker.join().unwrap();
         });
     }
+}
+
+#[test]
+fn a_permit_that_has_found_nothing_is_the_primarys_to_take_back_and_the_workers_to_use() {
+    loom::model(|| {
+        let primary = board();
+        primary.offer(FIRST);
+        let worker = start(&primary, |board| {
+            if board.claim(FIRST) {
+                board.unclaim(FIRST);
+            }
+            // Something has come.
+            let claimed = board.claim(FIRST);
+            board.take(FIRST);
+            claimed
+        });
+        let revoked = primary.revoke(FIRST) || primary.revoke(FIRST);
+        assert_ne!(worker.join().unwrap(), revoked);
+        let expected = if revoked { Slot::Revoked } else { Slot::Taken };
+        assert_eq!(primary.slot(FIRST), expected);
+        assert_eq!(primary.taken(), count(!revoked));
+    });
 }
 
 #[test]
