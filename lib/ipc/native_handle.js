@@ -85,8 +85,18 @@ function adoptDatagram(fd) {
 }
 
 // As adoptDescriptor, for a connection that is known to be 'tcp' or 'pipe'; one that cannot be
-// opened stays the caller's.
+// opened stays the caller's. It cannot where libuv believes to be watching the number already, for
+// somebody has closed what it was behind libuv's back: then it gets another number.
 function adoptConnection(fd, kind) {
+  const handle = tryStream(fd, kind);
+  if (handle !== null) return handle;
+  const other = binding.duplicateDescriptor(fd);
+  const second = other < 0 ? null : tryStream(other, kind);
+  if (other >= 0) binding.closeDescriptor(second === null ? other : fd);
+  return second;
+}
+
+function tryStream(fd, kind) {
   try {
     return adoptStream(fd, kind);
   } catch {
