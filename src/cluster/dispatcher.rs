@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 
 use super::lane_link::LaneLink;
-use super::listening::Listening;
+use super::listening::{self, Listening};
 use super::outcome::Outcome;
 use super::relay::Inbox;
 use super::scheduler::{Candidate, Policy, Scheduler};
@@ -72,11 +72,9 @@ impl Dispatcher {
     /// Of epoll_ctl(2).
     pub fn listen(&mut self, socket: OwnedFd, key: String, policy: Policy) -> Result<u32, Errno> {
         let id = self.last_listener + 1;
-        // The edge is enough: whether there may be more is remembered, and asking is cheaper than
-        // changing the interest whenever the workers have no room.
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        let source = Source::Listener(id);
         self.watch
-            .add(Source::Listener(id), socket.as_fd(), flags)?;
+            .add(source, socket.as_fd(), listening::FIRST_WATCHED)?;
         self.last_listener = id;
         let scheduler = Scheduler::new(policy, self.seed);
         self.listeners
@@ -279,6 +277,7 @@ impl Dispatcher {
         for listening in self.listeners.values_mut() {
             let (workers, candidates) = (&mut self.workers, &mut self.candidates);
             self.unfinished |= listening.distribute(workers, candidates, now, in_flood);
+            listening.watch(&self.watch);
         }
         let mut broken = Vec::new();
         for worker in self.workers.values_mut() {

@@ -9,10 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
 
 use super::connection::Connection;
 use super::lane_link::LaneLink;
 use super::scheduler::{Candidate, Choice, Policy, Scheduler};
+use super::watch::{Source, Watch};
 use super::worker::{Link, Worker};
 use crate::sys::listener;
 
@@ -42,6 +44,30 @@ const FORGOTTEN_AFTER: usize = 64;
 /// How long to leave a socket alone when the process is out of descriptors or memory.
 const SHORTAGE: Duration = Duration::from_millis(50);
 
+/// What a listening socket is watched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watched {
+    /// Each new connection: workers that accept for themselves are permitted to at once.
+    Each,
+    /// The next connection only: while no worker has room, those that come wake nobody.
+    Next,
+    /// Nothing: the next one has come.
+    Nothing,
+}
+
+impl Watched {
+    fn flags(self) -> EpollFlags {
+        match self {
+            Watched::Each => EpollFlags::EPOLLIN | EpollFlags::EPOLLET,
+            Watched::Next => EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT,
+            Watched::Nothing => EpollFlags::empty(),
+        }
+    }
+}
+
+/// What a new listening socket is watched for.
+pub const FIRST_WATCHED: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLONESHOT);
+
 /// A listening socket and its workers.
 #[derive(Debug)]
 pub struct Listening {
@@ -65,6 +91,10 @@ pub struct Listening {
     brought: usize,
     /// How long the backlog was at the last look, where the kernel tells.
     backlog: Option<u32>,
+    /// What the socket is watched for.
+    watched: Watched,
+    /// The workers accept for themselves.
+    is_permitting: bool,
     /// It has been other than zero. Until then zero says nothing: there are kernels that leave the
     /// field empty (gVisor), and nobody would ever be permitted anything.
     tells: bool,
@@ -88,6 +118,8 @@ impl Listening {
             pace: 0,
             brought: 0,
             backlog,
+            watched: Watched::Next,
+            is_permitting: false,
             tells: false,
         }
     }
@@ -137,6 +169,22 @@ impl Listening {
     /// There are connections to accept.
     pub fn on_ready(&mut self) {
         self.ready = true;
+        if self.watched == Watched::Next {
+            self.watched = Watched::Nothing;
+        }
+    }
+
+    /// Brings what the socket is watched for in line with who is going to accept.
+    pub fn watch(&mut self, watch: &Watch) {
+        let wanted = match (self.is_permitting, self.ready) {
+            (true, _) => Watched::Each,
+            (false, false) => Watched::Next,
+            (false, true) => Watched::Nothing,
+        };
+        let source = Source::Listener(self.id);
+        if self.watched != wanted && watch.change(source, self.socket.as_fd(), wanted.flags()) {
+            self.watched = wanted;
+        }
     }
 
     /// Takes a connection that a worker did not serve. It goes first: its client has waited longest.
@@ -182,9 +230,8 @@ impl Listening {
         if !self.ready && unused == 0 {
             return false;
         }
-        if let Some(backlog) = self.backlog.filter(|_| self.tells)
-            && self.have_all_got_it(workers)
-        {
+        self.is_permitting = self.backlog.is_some() && self.tells && self.have_all_got_it(workers);
+        if let Some(backlog) = self.backlog.filter(|_| self.is_permitting) {
             self.ready = backlog > 0;
             let ahead = self.ahead(in_flood);
             let wanted = backlog as usize + ahead;
