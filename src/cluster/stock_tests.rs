@@ -39,6 +39,28 @@ fn a_worker_gets_the_next_connection_with_its_acknowledgement_and_few_without_an
 }
 
 #[test]
+fn connections_that_come_while_no_worker_has_room_wake_nobody() {
+    let mut stage = Stage::new(Policy::RoundRobin);
+    let mut worker = stage.stock(1);
+    let mut clients = stage.clients(1);
+    stage.turn();
+    clients.extend(stage.clients(1));
+    stage.turn();
+    clients.extend(stage.clients(3));
+    assert_eq!(stage.turn(), 1, "there is nothing to do");
+    let mut served = Vec::new();
+    while let Some(connection) = worker.receive() {
+        worker.answer(connection.0, true);
+        served.push(connection.1.peer_addr().unwrap().port());
+        stage.turn();
+    }
+    assert_eq!(served, ports(&clients));
+    clients.extend(stage.clients(1));
+    stage.turn();
+    assert!(worker.receive().is_some(), "the next one is told of");
+}
+
+#[test]
 fn a_connection_that_is_declined_goes_elsewhere() {
     let (mut stage, mut stock, clients) = Stage::with_stock(1);
     let (number, _) = stock.receive().unwrap();
