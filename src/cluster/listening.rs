@@ -35,7 +35,7 @@ const TURNS_AHEAD: usize = 8;
 
 /// At most this part of what a flood has brought is permitted ahead: so uneven it may leave the
 /// numbers of the workers, for they keep what they do not use.
-const PART_AHEAD: usize = 20;
+const PART_AHEAD: usize = 100;
 
 /// Turns outside of a flood after which most of what it has brought is forgotten: a flood that only
 /// pauses goes on as it was.

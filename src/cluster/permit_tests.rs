@@ -250,10 +250,14 @@ fn flood(policy: Policy) -> (Stage, LaneWorker, LaneWorker) {
     let mut stage = Stage::new(policy);
     let (mut one, mut two) = (stage.accepting_lane(1), stage.accepting_lane(2));
     stage.in_flood = true;
-    for _ in 0..40 {
+    for round in 0..120 {
         let _clients = stage.clients(40);
         stage.turn();
-        assert_eq!(one.serve().len() + two.serve().len(), 40);
+        let (first, second) = match round % 2 {
+            0 => (&mut one, &mut two),
+            _ => (&mut two, &mut one),
+        };
+        assert_eq!(first.serve().len() + second.serve().len(), 40);
         stage.pass_ms(1);
     }
     assert!(stage.on_their_way() >= 40);
