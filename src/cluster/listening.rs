@@ -37,6 +37,10 @@ const TURNS_AHEAD: usize = 8;
 /// numbers of the workers, for they keep what they do not use.
 const PART_AHEAD: usize = 100;
 
+/// A flood that has brought fewer gets none ahead: each one taken back at its end is a turn lost,
+/// and of few connections every turn shows.
+const YOUNG: usize = 1000;
+
 /// Turns outside of a flood after which most of what it has brought is forgotten: a flood that only
 /// pauses goes on as it was.
 const FORGOTTEN_AFTER: usize = 64;
@@ -274,7 +278,10 @@ impl Listening {
             self.brought -= self.brought.div_ceil(FORGOTTEN_AFTER);
             return 0;
         }
-        self.pace.min(self.brought / PART_AHEAD)
+        match self.brought {
+            0..YOUNG => 0,
+            brought => self.pace.min(brought / PART_AHEAD),
+        }
     }
 
     /// Whether all workers can accept for themselves, and may: a permit that finds nothing is one
