@@ -8,6 +8,7 @@ const {
   ask,
   connect,
   startCluster,
+  startServing,
   stopClusters,
   until,
   whoServes,
@@ -15,22 +16,9 @@ const {
 
 afterEach(stopClusters);
 
-/** `count` workers that listen on one port. */
-async function serve(count, settings) {
-  const started = startCluster(settings);
-  const workers = [];
-  let port;
-  for (let i = 0; i < count; i++) {
-    const worker = await started.fork();
-    ({ port } = await ask(worker, 'listen', { at: { port: 0 } }));
-    workers.push(worker);
-  }
-  return { ...started, workers, port };
-}
-
 describe.each(WORKERS)('%s workers:', (name, execArgv) => {
   test('stats() says what the primary can know', async () => {
-    const { cluster, workers, port } = await serve(2, { execArgv });
+    const { cluster, workers, port } = await startServing(2, { execArgv });
     const held = [await connect({ port }), await connect({ port }), await connect({ port })];
     const isBrood = name === 'brood';
     const accepted = () => cluster.stats().reduce((sum, entry) => sum + entry.accepted, 0);
@@ -63,7 +51,7 @@ describe.each(WORKERS)('%s workers:', (name, execArgv) => {
   });
 
   test('a draining worker gets no new connections, and gets them again', async () => {
-    const { workers, port } = await serve(2, { execArgv });
+    const { workers, port } = await startServing(2, { execArgv });
     const [first, second] = workers.map((worker) => worker.process.pid);
     workers[0].draining = true;
     expect(workers[0].draining).toBe(true);
@@ -74,7 +62,7 @@ describe.each(WORKERS)('%s workers:', (name, execArgv) => {
   });
 
   test('weights share connections out', async () => {
-    const { workers, port } = await serve(2, { execArgv, policy: 'rr-strict' });
+    const { workers, port } = await startServing(2, { execArgv, policy: 'rr-strict' });
     workers[0].weight = 3;
     expect(workers.map(({ weight }) => weight)).toEqual([3, 1]);
     let heavy = 0;
@@ -85,7 +73,7 @@ describe.each(WORKERS)('%s workers:', (name, execArgv) => {
   });
 
   test('a broadcast reaches every connected worker, in order with what else is sent', async () => {
-    const { cluster, workers } = await serve(3, { execArgv });
+    const { cluster, workers } = await startServing(3, { execArgv });
     const received = workers.map((worker) => {
       const messages = [];
       worker.on('message', ({ result }) => messages.push(result));

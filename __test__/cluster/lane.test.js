@@ -152,6 +152,14 @@ say(states(0, 5))
   });
 });
 
+/** A lane on which the connections of listener 7 are expected; the primary goes on then. */
+function laneOf(primary, onBatch) {
+  const lane = new Lane(primary, onBatch);
+  binding.laneExpect(lane.id, 7);
+  primary.goOn();
+  return lane;
+}
+
 /** Accepts all that `permitted`, an entry of a batch, lets; returns the descriptors. */
 function acceptAll({ id }, { listener }) {
   const accepted = [];
@@ -177,15 +185,13 @@ say([client.recv(100).decode() for client in clients])
 say([states(0, 4), word(4), word(5)])
 `);
     const batches = [];
-    const lane = new Lane(primary, (batch, self) => {
+    const lane = laneOf(primary, (batch, self) => {
       batches.push(batch);
       for (const fd of acceptAll(self, batch[0])) {
         fs.writeSync(fd, 'yes');
         fs.closeSync(fd);
       }
     });
-    binding.laneExpect(lane.id, 7);
-    primary.goOn();
     expect(await primary.says()).toEqual([[TAKEN, TAKEN, OFFERED, OFFERED], 0, 2]);
     expect(await primary.says()).toEqual(['yes', 'yes', 'yes']);
     expect(await primary.says()).toEqual([[TAKEN, TAKEN, TAKEN, OFFERED], 0, 3]);
@@ -220,9 +226,7 @@ server.accept(), server.accept()
 say('the others are there')
 `);
     const accepted = [];
-    const lane = new Lane(primary, (batch, self) => accepted.push(...acceptAll(self, batch[0])));
-    binding.laneExpect(lane.id, 7);
-    primary.goOn();
+    const lane = laneOf(primary, (batch, self) => accepted.push(...acceptAll(self, batch[0])));
     expect(await primary.says()).toBe('it has looked');
     primary.goOn();
     expect(await primary.says()).toBe('there is another');
@@ -247,13 +251,11 @@ wait_until(lambda: word(1) == 2)
 say([states(0, 3), word(4), word(5)])
 `);
     const results = [];
-    const lane = new Lane(primary, (_, { id }) => {
+    const lane = laneOf(primary, (_, { id }) => {
       fs.closeSync(binding.laneAccept(id, 7));
       binding.laneRefuse(id, 7);
       results.push(binding.laneAccept(id, 7));
     });
-    binding.laneExpect(lane.id, 7);
-    primary.goOn();
     expect(await primary.says()).toEqual([[TAKEN, DECLINED, VOID], 1, 1]);
     expect(results).toEqual([-EAGAIN]);
     await lane.ended;
@@ -273,9 +275,7 @@ server.shutdown(socket.SHUT_RDWR)
 wait_until(lambda: DECLINED in states(0, 3))
 say(states(0, 3))
 `);
-    const lane = new Lane(primary, (batch, self) => expect(acceptAll(self, batch[0])).toEqual([]));
-    binding.laneExpect(lane.id, 7);
-    primary.goOn();
+    const lane = laneOf(primary, (batch, self) => expect(acceptAll(self, batch[0])).toEqual([]));
     expect(await primary.says()).toEqual([DECLINED, VOID, VOID]);
     await lane.ended;
     await primary.ended();
@@ -302,9 +302,7 @@ permit(7, 7, 1)
 wait_until(lambda: word(1) == 7)
 say(states(7, 1))
 `);
-    const lane = new Lane(primary, (batch, self) => closeFds(acceptAll(self, batch[0])));
-    binding.laneExpect(lane.id, 7);
-    primary.goOn();
+    const lane = laneOf(primary, (batch, self) => closeFds(acceptAll(self, batch[0])));
     expect(await primary.says()).toEqual([TAKEN, OFFERED]);
     binding.laneForget(lane.id, 7);
     primary.goOn();

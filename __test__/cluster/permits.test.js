@@ -10,7 +10,7 @@ const {
   REGISTER,
   ask,
   connect,
-  startCluster,
+  startServing,
   stopClusters,
   until,
   whoServes,
@@ -18,13 +18,7 @@ const {
 
 afterEach(stopClusters);
 
-async function pair() {
-  const started = startCluster({ execArgv: REGISTER });
-  const workers = [await started.fork(), await started.fork()];
-  await ask(workers[0], 'listen', { at: { port: 0 } });
-  const { port } = await ask(workers[1], 'listen', { at: { port: 0 } });
-  return { ...started, workers, port };
-}
+const serve = (count) => startServing(count, { execArgv: REGISTER });
 
 /** How often the dispatcher's thread has gone to sleep. */
 function sleepsOfDispatcher() {
@@ -48,7 +42,7 @@ async function flood(port, count) {
 }
 
 test('when a flood is over nobody holds permits or wakes for them', async () => {
-  const { cluster, workers, port } = await pair();
+  const { cluster, workers, port } = await serve(2);
   await flood(port, 3000);
   const waiting = () => cluster.stats().map((entry) => entry.waiting);
   await until(() => waiting().every((count) => count === 0));
@@ -69,9 +63,8 @@ test('when a flood is over nobody holds permits or wakes for them', async () => 
 });
 
 test('a full worker whose clients wait costs next to nothing, and serves when it has room', async () => {
-  const { fork } = startCluster({ execArgv: REGISTER });
-  const worker = await fork();
-  const { port } = await ask(worker, 'listen', { at: { port: 0 } });
+  const { workers, port } = await serve(1);
+  const [worker] = workers;
   await ask(worker, 'set', { maxConnections: 1 });
   const { socket } = await connect({ port });
   // In whichever order they come.
@@ -86,9 +79,8 @@ test('a full worker whose clients wait costs next to nothing, and serves when it
 });
 
 test('a connection is served whose number libuv believes to be another’s', async () => {
-  const { fork } = startCluster({ execArgv: REGISTER });
-  const worker = await fork();
-  const { port } = await ask(worker, 'listen', { at: { port: 0 } });
+  const { workers, port } = await serve(1);
+  const [worker] = workers;
   await whoServes({ port });
   while ((await ask(worker, 'connections')) > 0);
   const descriptors = () => fs.readdirSync(`/proc/${worker.process.pid}/fd`).length;
@@ -104,7 +96,7 @@ test('a connection is served whose number libuv believes to be another’s', asy
 });
 
 test('a client that has gone before it was accepted keeps no other waiting', async () => {
-  const { port } = await pair();
+  const { port } = await serve(2);
   for (let i = 0; i < 50; i++) {
     const socket = net.connect({ port });
     await once(socket, 'connect');

@@ -7,6 +7,7 @@ const {
   ask,
   connect,
   startCluster,
+  startServing,
   stopClusters,
   until,
   whoServes,
@@ -17,10 +18,8 @@ afterEach(stopClusters);
 const SERIALIZATIONS = ['json', 'advanced'];
 
 async function listening(settings) {
-  const started = startCluster(settings);
-  const worker = await started.fork();
-  const { port } = await ask(worker, 'listen', { at: { port: 0 } });
-  return { ...started, worker, port };
+  const { workers, ...serving } = await startServing(1, settings);
+  return { ...serving, worker: workers[0] };
 }
 
 describe.each(SERIALIZATIONS)('serialization %s:', (serialization) => {

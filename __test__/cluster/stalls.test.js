@@ -5,21 +5,12 @@
 const { once } = require('node:events');
 const net = require('node:net');
 const { setTimeout: sleep } = require('node:timers/promises');
-const { WORKERS, ask, connect, startCluster, stopClusters } = require('../helpers/cluster');
+const { WORKERS, ask, connect, startServing, stopClusters } = require('../helpers/cluster');
 
 afterEach(stopClusters);
 
 const CLIENTS = 40;
 const BLOCKED_MS = 3000;
-
-/** Two workers that listen on one port. */
-async function pair(execArgv) {
-  const started = startCluster({ execArgv });
-  const workers = [await started.fork(), await started.fork()];
-  await ask(workers[0], 'listen', { at: { port: 0 } });
-  const { port } = await ask(workers[1], 'listen', { at: { port: 0 } });
-  return { ...started, workers, port };
-}
 
 /** Blocks a worker's event loop; resolves once it is, with a promise of its end. */
 async function block(worker, ms) {
@@ -42,7 +33,7 @@ async function serve(port) {
 const accepted = (cluster, { id }) => cluster.stats().find((entry) => entry.id === id).accepted;
 
 test('brood workers: what a blocked one has been offered goes elsewhere, and it gets no more', async () => {
-  const { cluster, port, workers } = await pair(WORKERS[1][1]);
+  const { cluster, port, workers } = await startServing(2, { execArgv: WORKERS[1][1] });
   const [blocked, idle] = workers;
   const { unblocked } = await block(blocked, BLOCKED_MS);
   const before = accepted(cluster, blocked);
@@ -63,7 +54,7 @@ test('brood workers: what a blocked one has been offered goes elsewhere, and it 
 });
 
 test('stock workers: all but the one that is on its way go elsewhere', async () => {
-  const { cluster, port, workers } = await pair(WORKERS[0][1]);
+  const { cluster, port, workers } = await startServing(2, { execArgv: WORKERS[0][1] });
   const [blocked, idle] = workers;
   const { unblocked } = await block(blocked, BLOCKED_MS);
   const results = await Promise.all(Array.from({ length: CLIENTS }, () => serve(port)));
@@ -78,7 +69,7 @@ test('stock workers: all but the one that is on its way go elsewhere', async () 
 test.each(WORKERS)(
   '%s workers: no client is refused while all of them are gone',
   async (_, execArgv) => {
-    const { cluster, fork, workers, port } = await pair(execArgv);
+    const { cluster, fork, workers, port } = await startServing(2, { execArgv });
     for (const worker of workers) worker.process.kill('SIGKILL');
     await Promise.all(workers.map((worker) => once(worker, 'exit')));
     // A second of nobody, in which clients go on coming.

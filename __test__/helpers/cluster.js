@@ -54,6 +54,19 @@ function startCluster({ policy, execArgv = [], ...settings } = {}) {
   return { cluster, fork };
 }
 
+/** As startCluster, with `count` workers that listen on one port. */
+async function startServing(count, settings) {
+  const started = startCluster(settings);
+  const workers = [];
+  let port;
+  for (let i = 0; i < count; i++) {
+    const worker = await started.fork();
+    ({ port } = await ask(worker, 'listen', { at: { port: 0 } }));
+    workers.push(worker);
+  }
+  return { ...started, workers, port };
+}
+
 /** For afterEach: ends every worker of every cluster, whatever state it is in. */
 async function stopClusters() {
   for (const cluster of open) {
@@ -111,6 +124,7 @@ module.exports = {
   connect,
   quietPort,
   startCluster,
+  startServing,
   stopClusters,
   until,
   whoServes,

@@ -12,34 +12,13 @@ const { cluster, fork, sharedBuffer, spawnSync } = require('../..');
 const binding = require('../../lib/binding');
 const { channelOf } = require('../../lib/ipc');
 const { Expiry } = require('../../lib/ipc/expiry');
+const { REGISTER, ask, end, upgraded } = require('../helpers/conversation');
 const { ROOT, fixture, runNode } = require('../helpers/run');
 const { expectNoLeaks } = require('../helpers/leaks');
 
-const REGISTER = ['-r', `${ROOT}/register.js`];
 const SIZE = 600_000;
 // Of one direction of a channel.
 const MOST = 4;
-
-async function ask(child, message) {
-  const reply = once(child, 'message');
-  child.send(message);
-  return (await reply)[0];
-}
-
-async function upgraded(options, script = 'upgraded.js') {
-  const child = fork(fixture(script), {
-    execArgv: REGISTER,
-    serialization: 'advanced',
-    ...options,
-  });
-  await ask(child, 'first');
-  return child;
-}
-
-async function end(child) {
-  child.disconnect();
-  await once(child, 'close');
-}
 
 /** The areas that a process has mapped: the number of each. */
 function areasOf(pid) {

@@ -1,23 +1,10 @@
 'use strict';
 // Busy polling changes when messages are seen, and nothing else.
 
-const { once } = require('node:events');
 const { fork } = require('../..');
+const { REGISTER, ask, end } = require('../helpers/conversation');
 const { ROOT, fixture, runNode } = require('../helpers/run');
 const { expectNoLeaks } = require('../helpers/leaks');
-
-const REGISTER = ['-r', `${ROOT}/register.js`];
-
-async function ask(child, message) {
-  const reply = once(child, 'message');
-  child.send(message);
-  return (await reply)[0];
-}
-
-async function end(child) {
-  child.disconnect();
-  await once(child, 'close');
-}
 
 test.each([
   ['a stock child', []],

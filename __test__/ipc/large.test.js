@@ -5,37 +5,12 @@
 const { once } = require('node:events');
 const fs = require('node:fs');
 const stock = require('node:child_process');
-const { fork, sharedBuffer } = require('../..');
+const { sharedBuffer } = require('../..');
+const { REGISTER, ask, end, upgraded } = require('../helpers/conversation');
 const { ROOT, fixture, runNode } = require('../helpers/run');
 const { expectNoLeaks } = require('../helpers/leaks');
 
-const REGISTER = ['-r', `${ROOT}/register.js`];
 const SIZE = 600_000;
-
-function forkEcho(options) {
-  return fork(fixture('upgraded.js'), {
-    execArgv: REGISTER,
-    serialization: 'advanced',
-    ...options,
-  });
-}
-
-async function ask(child, message) {
-  const reply = once(child, 'message');
-  child.send(message);
-  return (await reply)[0];
-}
-
-async function upgraded(options) {
-  const child = forkEcho(options);
-  await ask(child, 'first');
-  return child;
-}
-
-async function end(child) {
-  child.disconnect();
-  await once(child, 'close');
-}
 
 /** How many memory files are mapped or open in this process. */
 function memoryFiles() {

@@ -1,35 +1,13 @@
 'use strict';
 // releaseBuffer(): memory of large buffers that is given back before V8 collects it.
 
-const { once } = require('node:events');
 const fs = require('node:fs');
 const { setImmediate: turn } = require('node:timers/promises');
-const { fork, releaseBuffer, sharedBuffer } = require('../..');
-const { ROOT, fixture } = require('../helpers/run');
+const { releaseBuffer, sharedBuffer } = require('../..');
+const { ask, end, upgraded } = require('../helpers/conversation');
 
 const SIZE = 8 << 20;
 const BYTES_PER_KB = 1024;
-
-async function ask(child, message) {
-  const reply = once(child, 'message');
-  child.send(message);
-  return (await reply)[0];
-}
-
-async function upgraded(options) {
-  const child = fork(fixture('upgraded.js'), {
-    execArgv: ['-r', `${ROOT}/register.js`],
-    serialization: 'advanced',
-    ...options,
-  });
-  await ask(child, 'first');
-  return child;
-}
-
-async function end(child) {
-  child.disconnect();
-  await once(child, 'close');
-}
 
 function mappedBytes() {
   const [, kb] = /^VmSize:\s+(\d+)/m.exec(fs.readFileSync('/proc/self/status', 'utf8'));

@@ -6,10 +6,10 @@ const { once } = require('node:events');
 const net = require('node:net');
 const stock = require('node:child_process');
 const { ChildProcess, diagnostics, fork, spawn } = require('../..');
+const { REGISTER, ask } = require('../helpers/conversation');
 const { ROOT, fixture } = require('../helpers/run');
 const { expectNoLeaks } = require('../helpers/leaks');
 
-const REGISTER = ['-r', `${ROOT}/register.js`];
 const CHILD = fixture('upgraded.js');
 const ALL = 7;
 
@@ -18,12 +18,6 @@ async function end(child) {
   const ended = once(child, child.constructor === ChildProcess ? 'close' : 'exit');
   if (child.connected) child.disconnect();
   await ended;
-}
-
-async function ask(child, message) {
-  const reply = once(child, 'message');
-  child.send(message);
-  return (await reply)[0];
 }
 
 /** What the child's end uses: a number once upgraded, null by Node's protocol. */
