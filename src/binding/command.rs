@@ -19,75 +19,52 @@ const DIE_WITH_PARENT: i32 = 8;
 pub const REFERENCED: i32 = 16;
 pub const BACKGROUND: i32 = 32;
 
-/// The values a command is read from.
-pub struct Values {
-    file: napi_value,
-    arguments: napi_value,
-    environment: napi_value,
-    directory: napi_value,
+/// A command, and what else is said with it.
+pub struct Said {
+    pub command: Command,
+    /// The array that descriptors of our ends are put into.
     pub stdio: napi_value,
-    pub flags: napi_value,
-    uid: napi_value,
-    gid: napi_value,
-    limits: napi_value,
-    overrides: napi_value,
+    pub flags: i32,
 }
 
-impl Values {
-    /// `(file, argv, env, cwd, stdio, flags, uid, gid, limits, extraEnv)`, with which the arguments of
-    /// both calls begin.
-    pub fn of(values: [napi_value; 10]) -> Values {
-        let [
-            file,
-            arguments,
-            environment,
-            directory,
-            stdio,
-            flags,
-            uid,
-            gid,
-            limits,
-            overrides,
-        ] = values;
-        Values {
-            file,
-            arguments,
-            environment,
-            directory,
-            stdio,
-            flags,
-            uid,
-            gid,
-            limits,
-            overrides,
-        }
-    }
-
-    /// The command they describe.
-    pub fn read(&self, env: napi_env) -> Command {
-        let flags = value::get_i32(env, self.flags);
-        let id = |bit: i32, value| (flags & bit != 0).then(|| value::get_i32(env, value) as u32);
-        Command {
-            file: text(env, self.file),
-            arguments: text(env, self.arguments),
-            environment: self.environment(env),
-            directory: is_string(env, self.directory).then(|| text(env, self.directory)),
-            stdio: stdio(env, self.stdio),
-            detached: flags & DETACHED != 0,
-            uid: id(SET_UID, self.uid),
-            gid: id(SET_GID, self.gid),
-            die_with_parent: flags & DIE_WITH_PARENT != 0,
-            limits: limits(env, self.limits),
-        }
-    }
-
-    fn environment(&self, env: napi_env) -> Environment {
-        if is_string(env, self.environment) {
-            return Environment::Only(text(env, self.environment));
-        }
-        Environment::Inherited {
-            overrides: text(env, self.overrides),
-        }
+/// Reads `(file, argv, env, cwd, stdio, flags, uid, gid, limits, extraEnv)`, with which the arguments
+/// of both calls begin.
+pub fn read(env: napi_env, values: [napi_value; 10]) -> Said {
+    let [
+        file,
+        arguments,
+        all,
+        directory,
+        slots,
+        flags,
+        uid,
+        gid,
+        bounds,
+        added,
+    ] = values;
+    let flags = value::get_i32(env, flags);
+    let id = |bit: i32, value| (flags & bit != 0).then(|| value::get_i32(env, value) as u32);
+    let command = Command {
+        file: text(env, file),
+        arguments: text(env, arguments),
+        environment: match is_string(env, all) {
+            true => Environment::Only(text(env, all)),
+            false => Environment::Inherited {
+                overrides: text(env, added),
+            },
+        },
+        directory: is_string(env, directory).then(|| text(env, directory)),
+        stdio: stdio(env, slots),
+        detached: flags & DETACHED != 0,
+        uid: id(SET_UID, uid),
+        gid: id(SET_GID, gid),
+        die_with_parent: flags & DIE_WITH_PARENT != 0,
+        limits: limits(env, bounds),
+    };
+    Said {
+        command,
+        stdio: slots,
+        flags,
     }
 }
 

@@ -13,7 +13,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::Function;
 use super::callback::Target;
-use super::command::{BACKGROUND, REFERENCED, Values};
+use super::command::{self, BACKGROUND, REFERENCED, Said};
 use super::environment::{Callbacks, Environment};
 use super::launches::{Launches, Outcome, Waiting};
 use super::value;
@@ -398,23 +398,25 @@ unsafe extern "C" fn set_callbacks(env: napi_env, info: napi_callback_info) -> n
     value::undefined(env)
 }
 
-/// `(…, owner)` after what [`Values::of`] takes: the child's number, or that of its start in the
+/// `(…, owner)` after what [`command::read`] takes: the child's number, or that of its start in the
 /// background.
 unsafe extern "C" fn spawn_process(env: napi_env, info: napi_callback_info) -> napi_value {
     let [values @ .., owner] = value::arguments::<11>(env, info);
-    let values = Values::of(values);
     let Some(environment) = Environment::of(env).filter(|environment| !environment.is_ending())
     else {
         return value::failure(env, Errno::ECANCELED);
     };
-    let flags = value::get_i32(env, values.flags);
+    let Said {
+        command,
+        stdio,
+        flags,
+    } = command::read(env, values);
     let is_referenced = flags & REFERENCED != 0;
-    let command = values.read(env);
     let processes = environment.processes();
     let result = if flags & BACKGROUND == 0 {
-        processes.spawn(&environment, owner, command, values.stdio, is_referenced)
+        processes.spawn(&environment, owner, command, stdio, is_referenced)
     } else {
-        processes.spawn_in_background(&environment, owner, command, values.stdio, is_referenced)
+        processes.spawn_in_background(&environment, owner, command, stdio, is_referenced)
     };
     value::outcome(env, result)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use napi::sys::{napi_callback_info, napi_env, napi_value};
 
 use super::Function;
-use super::command::Values;
+use super::command;
 use super::environment::Environment;
 use super::process::usage_fields;
 use super::value;
@@ -15,10 +15,9 @@ use crate::process::{Ended, Status};
 /// What this file adds to the addon's exports.
 pub const FUNCTIONS: &[Function] = &[("spawnSync", Some(spawn_sync))];
 
-/// `(…, inputs, timeout, maxBuffer, killSignal)` after what [`Values::of`] takes.
+/// `(…, inputs, timeout, maxBuffer, killSignal)` after what [`command::read`] takes.
 unsafe extern "C" fn spawn_sync(env: napi_env, info: napi_callback_info) -> napi_value {
     let [values @ .., inputs, timeout, max_buffer, kill_signal] = value::arguments::<14>(env, info);
-    let values = Values::of(values);
     if let Some(environment) = Environment::of(env) {
         environment.channels().flush_all();
     }
@@ -33,7 +32,7 @@ unsafe extern "C" fn spawn_sync(env: napi_env, info: napi_callback_info) -> napi
         max_buffer: bound(value::get_f64(env, max_buffer)),
         kill_signal: value::get_i32(env, kill_signal),
     };
-    answer(env, &run(values.read(env), &options))
+    answer(env, &run(command::read(env, values).command, &options))
 }
 
 /// Milliseconds; 0 is no limit.
