@@ -48,6 +48,12 @@ struct Piece {
 #[derive(Default)]
 pub struct Placed(RefCell<Vec<Piece>>);
 
+impl Piece {
+    fn is(&self, channel: u32, number: u32) -> bool {
+        self.channel == channel && self.number == number
+    }
+}
+
 impl Placed {
     fn put(&self, piece: Piece) {
         self.0.borrow_mut().push(piece);
@@ -56,8 +62,10 @@ impl Placed {
     /// Puts all the bytes of a piece where they belong.
     fn fill(&self, channel: u32, number: u32, bytes: &[u8]) -> Result<(), Errno> {
         let pieces = self.0.borrow();
-        let is_it = |piece: &&Piece| piece.channel == channel && piece.number == number;
-        let piece = pieces.iter().find(is_it).ok_or(Errno::ENOENT)?;
+        let mut pieces = pieces.iter();
+        let piece = pieces
+            .find(|piece| piece.is(channel, number))
+            .ok_or(Errno::ENOENT)?;
         if bytes.len() != piece.length {
             return Err(Errno::EINVAL);
         }
@@ -67,8 +75,7 @@ impl Placed {
 
     fn take(&self, channel: u32, number: u32) -> Option<Piece> {
         let mut pieces = self.0.borrow_mut();
-        let is_it = |piece: &Piece| piece.channel == channel && piece.number == number;
-        let index = pieces.iter().position(is_it)?;
+        let index = pieces.iter().position(|piece| piece.is(channel, number))?;
         Some(pieces.swap_remove(index))
     }
 }
@@ -156,10 +163,7 @@ unsafe extern "C" fn fill(env: napi_env, info: napi_callback_info) -> napi_value
     let filled = Environment::of(env)
         .ok_or(Errno::EINVAL)
         .and_then(|environment| environment.placed().fill(id as u32, number as u32, bytes));
-    match filled {
-        Ok(()) => value::integer(env, 0),
-        Err(errno) => value::failure(env, errno),
-    }
+    value::outcome(env, filled.map(|()| 0))
 }
 
 /// `[number, length]` of an area with the string, or a negative errno.

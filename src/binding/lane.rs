@@ -281,10 +281,8 @@ unsafe extern "C" fn set_callback(env: napi_env, info: napi_callback_info) -> na
 /// negative errno. The lane never keeps the loop alive.
 unsafe extern "C" fn open(env: napi_env, info: napi_callback_info) -> napi_value {
     let [owner, fd] = value::arguments(env, info);
-    match open_lane(env, owner, value::get_i32(env, fd)) {
-        Ok(id) => value::integer(env, id as i32),
-        Err(errno) => value::failure(env, errno),
-    }
+    let opened = open_lane(env, owner, value::get_i32(env, fd));
+    value::outcome(env, opened.map(|id| id as i32))
 }
 
 fn open_lane(env: napi_env, owner: napi_value, fd: i32) -> Result<u32, Errno> {
@@ -331,10 +329,7 @@ unsafe extern "C" fn accept(env: napi_env, info: napi_callback_info) -> napi_val
         Some(lane) => lane.receiver.borrow_mut().accept(listener),
         None => Err(Errno::EBADF),
     };
-    match accepted {
-        Ok(connection) => value::integer(env, connection.into_raw_fd()),
-        Err(errno) => value::failure(env, errno),
-    }
+    value::outcome(env, accepted.map(IntoRawFd::into_raw_fd))
 }
 
 /// `laneExpect(id, listener)`: from here on the listening socket is kept when it comes.
@@ -378,11 +373,7 @@ unsafe extern "C" fn decline(env: napi_env, info: napi_callback_info) -> napi_va
         let sequence = value::get_f64(env, token) as u32;
         lane.receiver.borrow_mut().decline(sequence)
     });
-    if declined {
-        value::integer(env, 0)
-    } else {
-        value::failure(env, Errno::EINVAL)
-    }
+    value::outcome(env, if declined { Ok(0) } else { Err(Errno::EINVAL) })
 }
 
 /// `laneReport(id, connections, utilisation)`: what the primary's scheduler may go by, the latter

@@ -243,10 +243,7 @@ unsafe extern "C" fn detach(env: napi_env, info: napi_callback_info) -> napi_val
 }
 
 fn descriptor_or_errno(env: napi_env, file: Result<OwnedFd, Errno>) -> napi_value {
-    match file {
-        Ok(file) => value::integer(env, file.into_raw_fd()),
-        Err(errno) => value::failure(env, errno),
-    }
+    value::outcome(env, file.map(IntoRawFd::into_raw_fd))
 }
 
 /// An ArrayBuffer of memory that `owner` keeps until it is collected; the owner when the

@@ -75,12 +75,12 @@ impl Entry {
             if self.report_end(environment, end) {
                 return;
             }
-            if end == ReadEnd::Starved {
-                return self.wait_for_memory(environment);
+            if end != ReadEnd::Starved {
+                self.shortages.set(0);
             }
-            self.shortages.set(0);
             match end {
-                ReadEnd::Closed | ReadEnd::Failed(_) | ReadEnd::Starved => return,
+                ReadEnd::Closed | ReadEnd::Failed(_) => return,
+                ReadEnd::Starved => return self.wait_for_memory(environment),
                 ReadEnd::Switched if self.reads_here() => {}
                 ReadEnd::Budget | ReadEnd::ShortRead if to_the_end && self.reads_here() => {}
                 ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Switched | ReadEnd::Drained => {
