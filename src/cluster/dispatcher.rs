@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 
 use super::lane_link::LaneLink;
-use super::listening::{self, Listening};
+use super::listening::Listening;
 use super::outcome::Outcome;
 use super::relay::Inbox;
 use super::scheduler::{Candidate, Policy, Scheduler};
@@ -72,13 +72,11 @@ impl Dispatcher {
     /// Of epoll_ctl(2).
     pub fn listen(&mut self, socket: OwnedFd, key: String, policy: Policy) -> Result<u32, Errno> {
         let id = self.last_listener + 1;
-        let source = Source::Listener(id);
-        self.watch
-            .add(source, socket.as_fd(), listening::FIRST_WATCHED)?;
-        self.last_listener = id;
         let scheduler = Scheduler::new(policy, self.seed);
-        self.listeners
-            .insert(id, Listening::new(id, socket, key, scheduler));
+        let listening = Listening::new(id, socket, key, scheduler);
+        listening.begin_watch(&self.watch)?;
+        self.last_listener = id;
+        self.listeners.insert(id, listening);
         Ok(id)
     }
 

@@ -69,9 +69,6 @@ impl Watched {
     }
 }
 
-/// What a new listening socket is watched for.
-pub const FIRST_WATCHED: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLONESHOT);
-
 /// A listening socket and its workers.
 #[derive(Debug)]
 pub struct Listening {
@@ -176,6 +173,15 @@ impl Listening {
         if self.watched == Watched::Next {
             self.watched = Watched::Nothing;
         }
+    }
+
+    /// Begins to watch the socket.
+    ///
+    /// # Errors
+    /// Of epoll_ctl(2).
+    pub fn begin_watch(&self, watch: &Watch) -> Result<(), Errno> {
+        let source = Source::Listener(self.id);
+        watch.add(source, self.socket.as_fd(), self.watched.flags())
     }
 
     /// Brings what the socket is watched for in line with who is going to accept.

@@ -369,10 +369,10 @@ fn a_blocked_worker_with_permits_loses_them_and_gets_no_more_until_it_moves() {
     assert!(!blocked.serve().is_empty());
 }
 
-#[test]
-fn a_worker_that_is_drained_has_no_permits_left() {
+/// After `act` the first of two workers has no permits left, and the second serves.
+fn takes_the_permits_of_the_first(act: impl Fn(&mut Stage)) {
     let (mut stage, mut one, mut two) = flood(Policy::RoundRobin);
-    stage.dispatcher.set_worker(1, 1, true);
+    act(&mut stage);
     let clients = stage.clients(10);
     assert_eq!(one.serve().len(), 0);
     stage.turn();
@@ -380,13 +380,13 @@ fn a_worker_that_is_drained_has_no_permits_left() {
 }
 
 #[test]
+fn a_worker_that_is_drained_has_no_permits_left() {
+    takes_the_permits_of_the_first(|stage| stage.dispatcher.set_worker(1, 1, true));
+}
+
+#[test]
 fn who_leaves_a_listener_has_no_permits_for_it_left() {
-    let (mut stage, mut one, mut two) = flood(Policy::RoundRobin);
-    stage.dispatcher.remove(stage.listener, 1);
-    let clients = stage.clients(10);
-    assert_eq!(one.serve().len(), 0);
-    stage.turn();
-    assert_eq!(names(&two.serve()), ports(&clients));
+    takes_the_permits_of_the_first(|stage| stage.dispatcher.remove(stage.listener, 1));
 }
 
 #[test]

@@ -109,20 +109,17 @@ impl Worker {
 
     /// What a scheduler is told.
     pub fn candidate(&self) -> Candidate {
-        let (open, offered, utilisation) = match &self.link {
-            Link::None => (0, 0, 0),
-            Link::Stock(link) => (0, link.waiting(), 0),
-            Link::Lane(link) => {
-                let board = link.board();
-                (board.connections(), link.offered(), board.utilisation())
-            }
+        let (offered, utilisation) = match &self.link {
+            Link::None => (0, 0),
+            Link::Stock(link) => (link.waiting(), 0),
+            Link::Lane(link) => (link.offered(), link.board().utilisation()),
         };
         Candidate {
             id: self.id,
             weight: self.weight,
             draining: self.draining,
             free: self.has_room(),
-            in_flight: open.saturating_add(offered as u32),
+            in_flight: self.open().unwrap_or(0).saturating_add(offered as u32),
             utilisation,
         }
     }
@@ -189,20 +186,16 @@ impl Worker {
 
     /// Its line in the statistics.
     pub fn stats(&self) -> WorkerStats {
-        let (open, utilisation, (waiting, begun)) = match &self.link {
-            Link::None => (None, None, (0, 0)),
-            Link::Stock(link) => (None, None, (link.waiting(), 0)),
-            Link::Lane(link) => {
-                let board = link.board();
-                let (open, utilisation) = (board.connections(), board.utilisation());
-                (Some(open), Some(utilisation), link.waiting_and_begun())
-            }
+        let (utilisation, (waiting, begun)) = match &self.link {
+            Link::None => (None, (0, 0)),
+            Link::Stock(link) => (None, (link.waiting(), 0)),
+            Link::Lane(link) => (Some(link.board().utilisation()), link.waiting_and_begun()),
         };
         WorkerStats {
             id: self.id,
             has_lane: matches!(self.link, Link::Lane(_)),
             accepted: self.accepted + begun as u64,
-            open,
+            open: self.open(),
             waiting,
             handed_back: self.handed_back,
             utilisation,
