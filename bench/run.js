@@ -58,12 +58,13 @@ function choose(only) {
 
 async function measureAll(chosen, options, machine) {
   const contestants = (row) => Object.keys(row.contestants).length;
-  const total = chosen.reduce((sum, row) => sum + contestants(row) * options.runs, 0);
+  const runsOf = ({ turns = 1 }) => options.runs * turns;
+  const total = chosen.reduce((sum, row) => sum + contestants(row) * runsOf(row), 0);
   const progress = new Progress(total);
   const results = [];
   const raw = {};
   for (const row of chosen) {
-    raw[row.id] = await measure(row, { ...options, progress });
+    raw[row.id] = await measure(row, { ...options, runs: runsOf(row), progress });
     const finished = summarize(row, raw[row.id], machine);
     finished.forEach((result) => progress.say(brief(result)));
     results.push(...finished);

@@ -3,7 +3,9 @@
 // that change while connections come.
 
 const { once } = require('node:events');
+const net = require('node:net');
 const {
+  REGISTER,
   WORKERS,
   ask,
   connect,
@@ -96,6 +98,25 @@ describe.each(WORKERS)('%s workers:', (name, execArgv) => {
     await gone;
     expect(cluster.broadcast(question(4))).toBe(2);
   });
+});
+
+test('a connection is in flight before its listener is called', async () => {
+  const { cluster, fork } = startCluster({ execArgv: REGISTER });
+  const worker = await fork();
+  const how = { kind: 'blocks', options: { ms: 5000 }, at: { port: 0 } };
+  const socket = net.connect((await ask(worker, 'listen', how)).port).on('error', () => {});
+  const inFlight = () => cluster.stats()[0].inFlight;
+  const begin = Date.now();
+  await until(() => inFlight() === 1);
+  expect(Date.now() - begin).toBeLessThan(4000);
+  socket.destroy();
+});
+
+test('the server of a worker whose connections are counted stays an object that V8 is fast with', async () => {
+  const execArgv = [...REGISTER, '--allow-natives-syntax'];
+  const { workers, port } = await startServing(1, { execArgv });
+  await whoServes({ port });
+  expect(await ask(workers[0], 'isFast')).toBe(true);
 });
 
 test('a broadcast to workers of both serializations', async () => {

@@ -14,6 +14,9 @@ const { dispatched, load } = require('./load');
 
 const WORKER = path.join(__dirname, '..', 'children', 'worker.js');
 const WORKERS = 2;
+// One measurement and the next of the same contestant differ by a tenth where requests are all there
+// is; what is looked for is less.
+const KEPT_TURNS = 3;
 const EVENLY = 'stock, divided evenly';
 
 function served({ policy, bothEnds = false, kind }) {
@@ -50,7 +53,7 @@ function cpu(work, rest) {
 }
 
 function kept(work, others) {
-  const line = { others, target: 'no worse', reached: ({ ratio }) => ratio >= 0.98 };
+  const line = { others, target: 'no worse', reached: ({ verdict }) => verdict !== 'behind' };
   return [
     rate('S14', `${work}, stock workers`, line),
     rate('S14', 'the same, brood workers', { ...line, brood: 'brood workers' }),
@@ -94,12 +97,14 @@ module.exports = [
   },
   {
     id: 'S14a',
+    turns: KEPT_TURNS,
     programs: true,
     contestants: contestants('keep-alive'),
     comparisons: kept('cluster, connections are kept', ['SCHED_NONE']),
   },
   {
     id: 'S14b',
+    turns: KEPT_TURNS,
     programs: true,
     contestants: {
       ...contestants('keep-alive-at-once'),

@@ -8,6 +8,7 @@ const binding = require('../binding');
 const { calledByAddon } = require('../called_by_addon');
 const { adoptConnection } = require('../ipc/native_handle');
 const { zeroMaxConnectionsRefuses } = require('../node_version');
+const { OpenConnections } = require('./open_connections');
 
 // How old the measured utilisation may grow, and how old in a worker that is idle. One that gets no
 // connections because it was busy has to tell soon that it is not any more.
@@ -45,8 +46,7 @@ class Lane {
   #onEnd;
   // Listener id -> { server, handle, kind }.
   #servers = new Map();
-  #counted = new WeakSet();
-  #connections = 0;
+  #connections = new OpenConnections(() => this.#report());
   #utilization = 0;
   #sampled = snapshot();
   #timer;
@@ -74,7 +74,8 @@ class Lane {
   add(listener, server, handle, kind) {
     this.#servers.set(listener, { server, handle, kind });
     binding.laneExpect(this.#id, listener);
-    if (!this.#counted.has(server)) this.#count(server);
+    this.#connections.watch(server);
+    this.#report();
   }
 
   remove(listener) {
@@ -106,7 +107,7 @@ class Lane {
     }
     const entry = this.#openEntry(listener);
     const connection = entry && adoptConnection(fd, entry.kind);
-    if (connection) entry.handle.onconnection(0, connection);
+    if (connection) this.#pass(entry, connection);
     else this.#decline(token, fd);
   }
 
@@ -122,7 +123,19 @@ class Lane {
       if (fd < 0) return;
       const connection = adoptConnection(fd, entry.kind);
       if (connection === null) binding.closeDescriptor(fd);
-      else entry.handle.onconnection(0, connection);
+      else this.#pass(entry, connection);
+    }
+  }
+
+  /** Gives a connection to the server; counted before, for its listener may take long. */
+  #pass({ server, handle }, connection) {
+    const counted = this.#connections.total + 1;
+    this.#report(counted);
+    try {
+      handle.onconnection(0, connection);
+    } finally {
+      this.#connections.look(server);
+      if (this.#connections.total !== counted) this.#report();
     }
   }
 
@@ -138,30 +151,14 @@ class Lane {
     binding.closeDescriptor(fd);
   }
 
-  /** Lets the dispatcher see each connection that opens and closes. */
-  #count(server) {
-    this.#counted.add(server);
-    let connections = 0;
-    const add = (value) => {
-      this.#connections += value - connections;
-      connections = value;
-      this.#report();
-    };
-    add(server._connections);
-    Object.defineProperty(server, '_connections', {
-      configurable: true,
-      enumerable: true,
-      get: () => connections,
-      set: add,
-    });
-  }
-
   #sample() {
     if (this.#id === 0) return;
     const now = snapshot();
     const { utilization } = performance.eventLoopUtilization(now.loop, this.#sampled.loop);
     this.#utilization = Math.round(utilization * PERMILLE);
     this.#sampled = now;
+    // One that was sent to another process is open here no longer, and was not closed.
+    for (const { server } of this.#servers.values()) this.#connections.look(server);
     this.#report();
     this.#sampleLater();
   }
@@ -173,8 +170,8 @@ class Lane {
     this.#timer = setTimeout(() => this.#sample(), delay).unref();
   }
 
-  #report() {
-    if (this.#id !== 0) binding.laneReport(this.#id, this.#connections, this.#utilization);
+  #report(connections = this.#connections.total) {
+    if (this.#id !== 0) binding.laneReport(this.#id, connections, this.#utilization);
   }
 
   /** Called by the addon when the primary has closed its end. */

@@ -4,8 +4,10 @@
 //! The dispatcher's messages carry negative numbers: the primary's JavaScript counts upwards from
 //! zero, so an answer tells by itself whose it is.
 
+use std::io::Write;
+
 use memchr::memmem;
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::ipc::{Framing, V8Reader, V8Writer};
 
@@ -27,11 +29,14 @@ pub fn new_connection(framing: Framing, key: &str, number: i32) -> Vec<u8> {
 }
 
 fn new_connection_json(key: &str, number: i32) -> Vec<u8> {
-    let key = Value::from(key);
-    format!(
-        r#"{{"cmd":"NODE_HANDLE","type":"net.Native","msg":{{"cmd":"NODE_CLUSTER","act":"newconn","key":{key},"seq":{number}}}}}"#
-    )
-    .into_bytes()
+    let mut text = Vec::with_capacity(128 + key.len());
+    text.extend_from_slice(
+        br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"#,
+    );
+    // Neither a string nor a vector can fail.
+    let _ = serde_json::to_writer(&mut text, key);
+    let _ = write!(text, r#","seq":{number}}}}}"#);
+    text
 }
 
 fn new_connection_advanced(key: &str, number: i32) -> Vec<u8> {
@@ -60,16 +65,20 @@ pub fn reply(framing: Framing, payload: &[u8]) -> Option<Reply> {
 fn reply_json(payload: &[u8]) -> Option<Reply> {
     // What any answer of ours contains, as JSON.stringify writes it.
     memmem::find(payload, br#""ack":-"#)?;
-    let value: Value = serde_json::from_slice(payload).ok()?;
-    if value.get("cmd")? != "NODE_CLUSTER" {
-        return None;
-    }
-    Some(Reply {
-        number: number(value.get("ack")?.as_i64()?)?,
-        accepted: value
-            .get("accepted")
-            .is_some_and(|accepted| *accepted == true),
+    let answer: Answer = serde_json::from_slice(payload).ok()?;
+    (answer.cmd == "NODE_CLUSTER").then_some(Reply {
+        number: number(answer.ack)?,
+        accepted: answer.accepted,
     })
+}
+
+/// What is read of an answer in JSON.
+#[derive(Deserialize)]
+struct Answer<'a> {
+    cmd: &'a str,
+    ack: i64,
+    #[serde(default)]
+    accepted: bool,
 }
 
 fn reply_advanced(payload: &[u8]) -> Option<Reply> {
@@ -95,6 +104,8 @@ fn number(ack: i64) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]

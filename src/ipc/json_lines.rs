@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use memchr::memmem::Finder;
 use memchr::{memchr_iter, memmem};
-use serde_core::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::control::Control;
 use super::error::ReceiveError;

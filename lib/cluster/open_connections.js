@@ -1,0 +1,54 @@
+'use strict';
+// How many connections are open in a worker's servers that the dispatcher serves.
+
+class OpenConnections {
+  #total = 0;
+  // Server -> how many it had when it was looked at last.
+  #known = new WeakMap();
+  #onChange;
+
+  /** `onChange()` is called when connections have been closed. */
+  constructor(onChange) {
+    this.#onChange = onChange;
+  }
+
+  get total() {
+    return this.#total;
+  }
+
+  /** Counts those of `server` from now on. */
+  watch(server) {
+    if (this.#known.has(server)) return;
+    this.#known.set(server, 0);
+    this.look(server);
+    this.#listen(server);
+  }
+
+  /** Takes in how many `server` has: to be called when one may have been opened. */
+  look(server) {
+    const connections = server._connections;
+    this.#total += connections - this.#known.get(server);
+    this.#known.set(server, connections);
+  }
+
+  /**
+   * Learns of connections that close by what a socket calls last then. An accessor in the place of
+   * `_connections` would tell of all changes, but have V8 look up each property of the server, which
+   * is several for a request, in a dictionary.
+   */
+  #listen(server) {
+    const { _emitCloseIfDrained: emitCloseIfDrained } = server;
+    const onClosed = () => {
+      this.look(server);
+      this.#onChange();
+      return emitCloseIfDrained.call(server);
+    };
+    Object.defineProperty(server, '_emitCloseIfDrained', {
+      configurable: true,
+      writable: true,
+      value: onClosed,
+    });
+  }
+}
+
+module.exports = { OpenConnections };
