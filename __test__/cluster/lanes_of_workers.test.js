@@ -106,6 +106,17 @@ test('the dispatcher hears of connections that open and close, and of a busy loo
   socket.destroy();
 });
 
+test('a connection that leaves for another process after its server was closed is not counted', async () => {
+  const { cluster, fork } = startCluster({ execArgv: REGISTER });
+  const worker = await fork();
+  const { port } = await ask(worker, 'listen', { at: { port: 0 } });
+  await ask(worker, 'sendNextAway');
+  const { socket } = await connect({ port });
+  await until(() => cluster.stats()[0].inFlight === 0);
+  expect(socket.closed).toBe(false);
+  socket.destroy();
+});
+
 test('a Unix socket comes on the lane, too', async () => {
   const { cluster, fork } = startCluster({ execArgv: REGISTER });
   const worker = await fork();

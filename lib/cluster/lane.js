@@ -157,8 +157,7 @@ class Lane {
     const { utilization } = performance.eventLoopUtilization(now.loop, this.#sampled.loop);
     this.#utilization = Math.round(utilization * PERMILLE);
     this.#sampled = now;
-    // One that was sent to another process is open here no longer, and was not closed.
-    for (const { server } of this.#servers.values()) this.#connections.look(server);
+    this.#connections.lookAtAll();
     this.#report();
     this.#sampleLater();
   }

@@ -5,6 +5,8 @@ class OpenConnections {
   #total = 0;
   // Server -> how many it had when it was looked at last.
   #known = new WeakMap();
+  // Those that had some then, whether or not they listen still.
+  #inUse = new Set();
   #onChange;
 
   /** `onChange()` is called when connections have been closed. */
@@ -29,6 +31,13 @@ class OpenConnections {
     const connections = server._connections;
     this.#total += connections - this.#known.get(server);
     this.#known.set(server, connections);
+    if (connections > 0) this.#inUse.add(server);
+    else this.#inUse.delete(server);
+  }
+
+  /** Finds what has gone without being closed: a connection that was sent to another process. */
+  lookAtAll() {
+    for (const server of this.#inUse) this.look(server);
   }
 
   /**
