@@ -128,9 +128,11 @@ impl LaneLink {
     /// Connections and permits offered that the worker has not begun with, and those that it has
     /// since the last [`sweep`](Self::sweep).
     pub fn waiting_and_begun(&self) -> (usize, usize) {
-        let is_begun = |offer: &&Offer| {
-            let slot = self.board.slot(offer.sequence);
-            matches!(slot, Slot::Claimed | Slot::Taken)
+        let is_begun = |offer: &&Offer| match self.board.slot(offer.sequence) {
+            Slot::Taken => true,
+            // With a permit it may find nothing.
+            Slot::Claimed => !offer.what.is_permit(),
+            _ => false,
         };
         let begun = self.offers.iter().filter(is_begun).count();
         (self.offers.len() - begun, begun)
@@ -144,10 +146,15 @@ impl LaneLink {
 
     /// Whether the worker should be offered another one.
     pub fn has_room(&self) -> bool {
-        let unseen = self.sent.wrapping_sub(self.board.seen());
         let closed = self.ended || self.blocked || self.is_stalled();
         let has_enough = self.offers.len() >= MOST || self.connections >= BOUND;
-        !closed && !has_enough && unseen < WINDOW && self.has_slot()
+        !closed && !has_enough && !self.is_far_behind() && self.has_slot()
+    }
+
+    /// Whether so much has left that the worker has not come to, though it may have been taken back,
+    /// that more would only fill the socket.
+    fn is_far_behind(&self) -> bool {
+        self.sent.wrapping_sub(self.board.seen()) >= WINDOW
     }
 
     /// Whether the next sequence number's slot is nobody's: permits may be kept for long.
@@ -422,7 +429,9 @@ impl LaneLink {
     /// an offer, for the worker answers in memory only; later where it takes its time.
     pub fn next_look(&self, now: Instant) -> Option<Duration> {
         let Some(newest) = self.offers.back() else {
-            return self.stalled_at.map(|_| STALL);
+            // It does not tell when it moves on.
+            let is_behind = self.is_stalled() || self.is_far_behind();
+            return is_behind.then_some(STALL);
         };
         let age = now.duration_since(newest.since);
         let soon = Duration::from_millis(1);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::lane::{FRAME, Frame};
+use super::receiver::TurnEnd;
 use super::scheduler::Policy;
 use super::stage::{LaneWorker, RESTED_MS, STALLED_MS, Stage, names, ports, set};
 use crate::sys::socket;
@@ -78,6 +79,62 @@ fn clients_wait_in_the_kernel_while_every_worker_has_enough() {
         stage.pass_ms(2);
     }
     assert_eq!(served, ports(&clients));
+}
+
+/// Permits the worker to accept what waits and takes that back again, so many times.
+fn permit_and_take_back(stage: &mut Stage, worker: u32, times: usize) {
+    for _ in 0..times {
+        stage.turn();
+        stage.dispatcher.set_worker(worker, 1, true);
+        stage.turn();
+        stage.dispatcher.set_worker(worker, 1, false);
+    }
+}
+
+#[test]
+fn a_worker_that_has_not_come_to_what_was_taken_back_is_looked_at_until_it_has() {
+    let mut stage = Stage::new(Policy::RoundRobin);
+    let mut worker = stage.accepting_lane(1);
+    let clients = stage.clients(1);
+    permit_and_take_back(&mut stage, 1, 300);
+    stage.turn();
+    assert_eq!(stage.on_their_way(), 0);
+    let look = stage.dispatcher.next_look(stage.now);
+    while worker.receiver.receive().end != TurnEnd::Drained {}
+    worker.receiver.settle();
+    stage.now += look.expect("a look although nothing happens");
+    stage.turn();
+    assert_eq!(names(&worker.serve()), ports(&clients));
+    stage.turn();
+    assert_eq!(stage.dispatcher.next_look(stage.now), None);
+}
+
+#[test]
+fn a_worker_declines_also_when_its_oldest_permit_has_been_taken_back() {
+    let mut stage = Stage::new(Policy::RoundRobin);
+    let mut worker = stage.accepting_lane(1);
+    let _client = stage.clients(1);
+    permit_and_take_back(&mut stage, 1, 1);
+    stage.turn();
+    assert_eq!(worker.decline(), 2);
+    stage.turn();
+    let declined = stage.dispatcher.worker_stats().map(|one| one.handed_back);
+    assert_eq!(declined.sum::<u64>(), 1);
+    // It rests.
+    assert_eq!(stage.on_their_way(), 0);
+}
+
+#[test]
+fn a_permit_that_is_being_tried_does_not_count_as_a_connection() {
+    let mut stage = Stage::new(Policy::RoundRobin);
+    let mut worker = stage.accepting_lane(1);
+    let _client = stage.clients(1);
+    stage.turn();
+    assert_eq!(worker.permits(), 1);
+    assert!(stage.dispatcher.lane(1).board().claim(1));
+    let accepted = stage.dispatcher.worker_stats().map(|one| one.accepted);
+    assert_eq!(accepted.sum::<u64>(), 0);
+    assert_eq!(stage.on_their_way(), 1);
 }
 
 #[test]

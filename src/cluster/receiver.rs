@@ -98,7 +98,8 @@ impl Listener {
     /// others have no meaning.
     fn refuse(&mut self, board: &Board) {
         let mut permits = self.permits.drain(..);
-        if let Some(sequence) = permits.next() {
+        // One that has been taken back says nothing.
+        if let Some(sequence) = permits.find(|&sequence| board.claim(sequence)) {
             board.decline(sequence);
         }
         permits.for_each(|sequence| board.void(sequence));
@@ -181,7 +182,10 @@ impl Receiver {
                 }
                 Err(Errno::EAGAIN) => board.unclaim(sequence),
                 // The next would fare no better.
-                Err(_) => known.refuse(board),
+                Err(_) => {
+                    board.unclaim(sequence);
+                    known.refuse(board);
+                }
             }
             return accepted;
         }
