@@ -56,20 +56,28 @@ declare module 'node:child_process' {
     /** Bytes of the largest message taken from the child, which is cut off beyond; at most 2 ** 30. */
     maxMessageSize?: number | undefined;
     /**
-     * Whether the channel may use brood's own framing where the child has brood, too (default), or
-     * the newest version of it to use.
+     * For fork(): whether the channel may use brood's own framing where the child has brood, too
+     * (default), or the newest version of it to use; 0 is Node's protocol.
      */
     upgrade?: boolean | number | undefined;
-    /** Microseconds the event loop may look for the child's messages before it sleeps. */
+    /**
+     * Microseconds, at most 1_000_000, the event loop may look for the child's messages before it
+     * sleeps.
+     */
     busyPoll?: number | undefined;
   }
 
   interface Control {
     /**
-     * Has the event loop look for messages for up to that many microseconds before it sleeps; 0 ends
-     * it. Only on a channel of brood's.
+     * Has the event loop look for messages for up to that many microseconds (at most 1_000_000)
+     * before it sleeps; 0 ends it. Only on a channel of brood's.
      */
     busyPoll(micros: number): void;
+  }
+
+  interface ChildProcessEventMap {
+    /** After send() has returned false: everything queued has been written. */
+    drain: [];
   }
 
   interface ChildProcess {
@@ -90,9 +98,29 @@ declare module 'node:child_process' {
   }
 }
 
+declare module 'node:process' {
+  interface ProcessEventMap {
+    /** On a channel of brood's, after send() has returned false: everything queued has been written. */
+    drain: [];
+  }
+}
+
+declare global {
+  namespace NodeJS {
+    interface Process {
+      /** send() as a promise, in a child whose channel is brood's. */
+      sendAsync?(
+        message: Serializable,
+        sendHandle?: SendHandle,
+        options?: MessageOptions,
+      ): Promise<void>;
+    }
+  }
+}
+
 export * from 'node:child_process';
 
-import type { ChildProcess, Serializable } from 'node:child_process';
+import type { ChildProcess, MessageOptions, SendHandle, Serializable } from 'node:child_process';
 
 /**
  * Sends a signal to a child and to everything it has started, also to what has lost its parent
@@ -118,8 +146,8 @@ export interface Diagnostics {
   /** Kernel features that are missing here and replaced by something slower. */
   fallbacks: string[];
   counters: {
-    /** Open descriptors of this process. */
-    descriptors: number;
+    /** Open descriptors of this process; null where they cannot be counted. */
+    descriptors: number | null;
     /** Living children of this thread. */
     children: number;
     /** Open channels of this thread. */
@@ -222,7 +250,7 @@ export interface ListeningSocket {
 }
 
 /** What setupPrimary() takes beside Node's settings. */
-export interface BroodClusterSettings extends BroodOptions {
+export interface BroodClusterSettings extends Omit<BroodOptions, 'background'> {
   /** The policies of single ports and Unix paths. */
   scheduling?: { readonly [portOrPath: string]: SchedulingPolicy | number } | undefined;
   /** Whether a worker may bind what it asks for; anything but true is EACCES. Default: it may. */

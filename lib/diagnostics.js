@@ -9,9 +9,16 @@ const { upgradedChannels } = require('./ipc/upgrade');
 const { isInstalled } = require('./register');
 const { version } = require('../package.json');
 
-/** Open descriptors of this process, without the one this count needs itself. */
+/**
+ * Open descriptors of this process, without the one this count needs itself; null where it cannot be
+ * had: the permission model forbids to look, or none is left.
+ */
 function openDescriptors() {
-  return fs.readdirSync('/proc/self/fd').length - 1;
+  try {
+    return fs.readdirSync('/proc/self/fd').length - 1;
+  } catch {
+    return null;
+  }
 }
 
 function diagnostics() {

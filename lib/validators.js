@@ -62,9 +62,8 @@ function validateNumber(value, name, min, max) {
 /** Returns a port given as number or string. */
 function validatePort(port, name = 'Port') {
   const isText = typeof port === 'string' && port.trim() !== '';
-  const number = Number(port);
-  const isPort = (isText || typeof port === 'number') && number === (number & 0xffff);
-  if (!isPort) throw new ERR_SOCKET_BAD_PORT(name, port);
+  const number = isText || typeof port === 'number' ? Number(port) : NaN;
+  if (number !== (number & 0xffff)) throw new ERR_SOCKET_BAD_PORT(name, port);
   return number;
 }
 

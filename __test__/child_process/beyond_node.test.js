@@ -118,6 +118,17 @@ test('maxMessageSize is a positive number of bytes', () => {
   }
 });
 
+test.each([
+  [-1, 'ERR_OUT_OF_RANGE'],
+  [1.5, 'ERR_OUT_OF_RANGE'],
+  [NaN, 'ERR_OUT_OF_RANGE'],
+  ['1', 'ERR_INVALID_ARG_TYPE'],
+])('upgrade: %p is neither a boolean nor a version', (upgrade, code) => {
+  const attempt = () => brood.fork('module.js', { upgrade });
+  expect(attempt).toThrow(expect.objectContaining({ code }));
+  expect(attempt).toThrow('options.upgrade');
+});
+
 describe('dieWithParent', () => {
   test('ends the child when the parent is killed', async () => {
     const code = `

@@ -5,7 +5,8 @@ const fs = require('node:fs');
 const path = require('node:path');
 const { runNode } = require('../helpers/run');
 
-const BROOD = JSON.stringify(path.resolve(__dirname, '../..'));
+const ROOT = path.resolve(__dirname, '../..');
+const BROOD = JSON.stringify(ROOT);
 const MODEL = process.allowedNodeEnvironmentFlags.has('--permission')
   ? '--permission'
   : '--experimental-permission';
@@ -74,6 +75,12 @@ withAddons('a child of Node is bound by the flags of its parent', async () => {
     'ERR_ACCESS_DENIED\n\n',
   );
   expect(fs.existsSync('/tmp/brood-permission')).toBe(false);
+});
+
+withAddons('diagnostics() leaves out what it is not permitted to see', async () => {
+  const flags = [MODEL, `--allow-fs-read=${ROOT}/*`, '--no-warnings', ...ADDONS];
+  const code = `console.log(JSON.stringify(require(${BROOD}).diagnostics().counters));`;
+  expect(JSON.parse(await run(flags, code))).toMatchObject({ descriptors: null, children: 0 });
 });
 
 const auditing = process.allowedNodeEnvironmentFlags.has('--permission-audit') ? test : test.skip;

@@ -179,6 +179,16 @@ test.each([
   expect(() => use(cluster)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_ARG_VALUE' }));
 });
 
+test.each([
+  ['a number too high', (cluster) => cluster.setScheduler('rr', { port: 65536 })],
+  ['nothing', (cluster) => cluster.setScheduler('rr', {})],
+  ['a symbol', (cluster) => cluster.setScheduler('rr', { port: Symbol('port') })],
+  ['in the settings', (cluster) => cluster.setupPrimary({ scheduling: { 65536: 'rr' } })],
+])('%s is no port', (_, use) => {
+  const { cluster } = startCluster();
+  expect(() => use(cluster)).toThrow(expect.objectContaining({ code: 'ERR_SOCKET_BAD_PORT' }));
+});
+
 test.each([0, 65536, 1.5])('weight %p is out of range', async (weight) => {
   const worker = await startCluster().fork();
   expect(() => (worker.weight = weight)).toThrow(

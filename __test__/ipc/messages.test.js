@@ -104,6 +104,17 @@ test('sendAsync() resolves when the message is with the kernel and rejects on a 
   await expect(child.sendAsync('late')).rejects.toMatchObject({ code: 'ERR_IPC_CHANNEL_CLOSED' });
 });
 
+test('sendAsync() takes no callback, which nothing would settle the promise with', async () => {
+  const child = fork(fixture('echo.js'));
+  const attempts = [() => {}, undefined].map((handle) => child.sendAsync('x', handle, () => {}));
+  await expect(attempts[0]).rejects.toMatchObject({ code: 'ERR_INVALID_HANDLE_TYPE' });
+  await expect(attempts[1]).rejects.toMatchObject({ code: 'ERR_INVALID_ARG_TYPE' });
+  const reply = once(child, 'message');
+  await child.sendAsync('first');
+  expect((await reply)[0]).toBe('first');
+  await end(child);
+});
+
 test('a message without a JSON form is refused, and the channel goes on', async () => {
   const child = fork(fixture('echo.js'));
   const refused = expect.objectContaining({ code: 'ERR_INVALID_ARG_VALUE' });

@@ -65,7 +65,10 @@ execFile('true', ['x'], { dieWithParent: true, encoding: 'buffer' }, (error, std
 const forked = fork(new URL('file:///module.js'), { limits, maxMessageSize: 1 << 20 });
 export const sent: Promise<void> = forked.sendAsync({ hello: 1 });
 export const used: number | undefined = forked.resourceUsage?.maxRSS;
-export const open: number = diagnostics().counters.descriptors;
+export const open: number | null = diagnostics().counters.descriptors;
+export const sentUp: Promise<void> | undefined = process.sendAsync?.({ hello: 1 });
+forked.on('drain', () => forked.channel?.busyPoll(50));
+process.on('drain', () => process.channel?.busyPoll(50));
 export const adopted: boolean = adoptChannel();
 export const count: number = killTree(forked, 'SIGKILL');
 
@@ -83,7 +86,9 @@ clusterAlone.setupPrimary({
   scheduling: { 8000: 'sticky', '/run/a.sock': cluster.SCHED_RR },
   dieWithParent: true,
 });
-setupPrimary({ silent: true });
+setupPrimary({ silent: true, activation: { web: 8080 }, maxMessageSize: 1 << 20 });
+// @ts-expect-error workers are started at once
+setupPrimary({ background: true });
 cluster.schedulingPolicy = 'least-connections';
 export const policy: number = cluster.schedulingPolicy;
 cluster.setScheduler('power-of-two', { path: '/run/a.sock' });

@@ -85,6 +85,15 @@ function validateShell(shell) {
   }
 }
 
+/** Whether brood's own framing may be used, or its newest version to use. */
+function validateUpgrade(upgrade) {
+  if (typeof upgrade === 'boolean') return;
+  if (typeof upgrade !== 'number') {
+    throw new ERR_INVALID_ARG_TYPE('options.upgrade', ['boolean', 'number'], upgrade);
+  }
+  validateInteger(upgrade, 'options.upgrade', 0);
+}
+
 /** A working directory as the string the native side takes. */
 function directoryPath(cwd) {
   const path = validatePath(cwd, 'options.cwd');
@@ -110,9 +119,7 @@ function validateSpawnOptions(options) {
     validateInteger(options.maxMessageSize, 'options.maxMessageSize', 1, LARGEST_MESSAGE);
   }
   if (options.busyPoll != null) validateNumber(options.busyPoll, 'options.busyPoll', 0, 1_000_000);
-  if (options.upgrade != null && typeof options.upgrade !== 'number') {
-    validateBoolean(options.upgrade, 'options.upgrade');
-  }
+  if (options.upgrade != null) validateUpgrade(options.upgrade);
   if (options.limits != null) options.limits = require('./limits').validateLimits(options.limits);
 }
 

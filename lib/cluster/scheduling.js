@@ -40,8 +40,10 @@ function policyTable(scheduling, argument) {
   if (scheduling === undefined) return table;
   validateObject(scheduling, argument);
   for (const [key, policy] of Object.entries(scheduling)) {
-    const at = /^\d+$/.test(key) ? key : path.resolve(key);
-    table.set(at, policyNumber(policy, `${argument}['${key}']`));
+    const name = `${argument}['${key}']`;
+    const isPort = /^\d+$/.test(key);
+    const at = place(isPort ? { port: validatePort(key, name) } : { port: -1, address: key });
+    table.set(at, policyNumber(policy, name));
   }
   return table;
 }

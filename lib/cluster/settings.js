@@ -4,7 +4,7 @@
 const { validateFunction, validateNumber } = require('../validators');
 const { policyTable } = require('./scheduling');
 
-/** Checks the settings that only brood has; those of Node are checked where a worker is forked. */
+/** Checks the settings of the cluster's own; options of fork() are checked where a worker is forked. */
 function validateOwn({ listen, listenerGrace, scheduling }) {
   if (listen !== undefined) validateFunction(listen, 'settings.listen');
   if (listenerGrace !== undefined) validateGrace(listenerGrace);

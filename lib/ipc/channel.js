@@ -350,6 +350,9 @@ function setupChannel(target, fd, serialization, options = {}) {
   };
   target.sendAsync = function sendAsync(message, handle, sendOptions) {
     return new Promise((resolve, reject) => {
+      // send() would take a function for its callback, and nothing would settle the promise.
+      if (typeof handle === 'function') throw new ERR_INVALID_HANDLE_TYPE();
+      if (sendOptions !== undefined) validateObject(sendOptions, 'options');
       this.send(message, handle, sendOptions, (error) => (error ? reject(error) : resolve()));
     });
   };

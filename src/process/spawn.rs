@@ -50,11 +50,23 @@ pub struct Failed {
 /// Of making the pipes or the process, of its working directory, limits and credentials, or of
 /// the exec itself, as execvp reports it.
 pub fn spawn(command: Command) -> Result<Spawned, Failed> {
+    spawn_fed(command, |_| {})
+}
+
+/// The same; `feed` is given our ends of the pipes before there is a process at the others.
+///
+/// # Errors
+/// As of [`spawn`].
+pub fn spawn_fed(
+    command: Command,
+    feed: impl FnOnce(&[Option<OwnedFd>]),
+) -> Result<Spawned, Failed> {
     orphans::reap();
     let pipes = Pipes::open(&command.stdio).map_err(|errno| Failed {
         errno,
         ends: Vec::new(),
     })?;
+    feed(&pipes.ours);
     let slots = pipes.slots(&command.stdio);
     let launched = plan(command, slots, None).and_then(|mut plan| {
         if plan.dies_with_thread {

@@ -13,7 +13,7 @@ use nix::unistd::read;
 
 use super::child::Child;
 use super::command::Command;
-use super::spawn::{Spawned, spawn};
+use super::spawn::{Spawned, spawn_fed};
 use crate::sys::pidfd::Ended;
 
 /// Node reads into blocks of this size, and what fits one when the bound is crossed is kept.
@@ -53,7 +53,8 @@ pub fn run(command: Command, options: &Options<'_>) -> Outcome {
     let deadline = options
         .timeout
         .and_then(|time| Instant::now().checked_add(time));
-    let spawned = match spawn(command) {
+    let mut inputs = options.inputs.clone();
+    let spawned = match spawn_fed(command, |ends| feed(ends, &mut inputs)) {
         Ok(spawned) => spawned,
         Err(failed) => {
             return Outcome {
@@ -62,11 +63,36 @@ pub fn run(command: Command, options: &Options<'_>) -> Outcome {
             };
         }
     };
-    let mut run = Run::new(spawned, options, deadline);
+    let mut run = Run::new(spawned, inputs, options, deadline);
     while run.is_going_on() {
         run.turn();
     }
     run.outcome
+}
+
+/// Writes as much of the inputs as the sockets take, and leaves the rest. Done before there is a
+/// child, for one that ends without reading would make a short input an error or none, by chance.
+fn feed(ends: &[Option<OwnedFd>], inputs: &mut [Option<&[u8]>]) {
+    for (end, input) in ends.iter().zip(inputs) {
+        if let (Some(socket), Some(bytes)) = (end, input.as_mut())
+            && let Ok(rest) = write(socket, bytes)
+        {
+            *bytes = rest;
+        }
+    }
+}
+
+/// Writes what the socket takes; returns the rest.
+fn write<'a>(socket: &OwnedFd, mut bytes: &'a [u8]) -> Result<&'a [u8], Errno> {
+    while !bytes.is_empty() {
+        match send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(bytes)
 }
 
 /// Our end of a pipe.
@@ -96,8 +122,13 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(spawned: Spawned, options: &Options<'a>, deadline: Option<Instant>) -> Run<'a> {
-        let mut inputs = options.inputs.iter().copied().chain(repeat(None));
+    fn new(
+        spawned: Spawned,
+        inputs: Vec<Option<&'a [u8]>>,
+        options: &Options<'a>,
+        deadline: Option<Instant>,
+    ) -> Run<'a> {
+        let mut inputs = inputs.into_iter().chain(repeat(None));
         let mut pipes = Vec::with_capacity(spawned.ends.len());
         let mut output = Vec::with_capacity(spawned.ends.len());
         for (index, end) in spawned.ends.into_iter().enumerate() {
@@ -289,13 +320,10 @@ impl Pipe<'_> {
 
     /// Writes what the socket takes, and shuts the writing side down after the last byte.
     fn write(&mut self) -> Result<(), Errno> {
-        while let Some(rest) = self.input.filter(|rest| !rest.is_empty()) {
-            match send(self.socket.as_raw_fd(), rest, MsgFlags::MSG_NOSIGNAL) {
-                Ok(count) => self.input = rest.get(count..),
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(()),
-                Err(errno) => return Err(errno),
-            }
+        let rest = write(&self.socket, self.input.unwrap_or_default())?;
+        self.input = Some(rest);
+        if !rest.is_empty() {
+            return Ok(());
         }
         self.input = None;
         shutdown(self.socket.as_raw_fd(), Shutdown::Write)

@@ -78,6 +78,22 @@ fn a_child_that_does_not_read_its_input_is_a_broken_pipe() {
 }
 
 #[test]
+fn a_short_input_that_the_child_does_not_read_is_no_error() {
+    for _ in 0..50 {
+        let inputs = vec![Some(&b"unread"[..])];
+        let outcome = run(
+            piped(command(&["true"])),
+            &Options {
+                inputs,
+                ..options()
+            },
+        );
+        assert_eq!(status(&outcome), Some(Status::Exited(0)));
+        assert_eq!(outcome.error, None);
+    }
+}
+
+#[test]
 fn further_pipes_are_collected_and_ignored_ones_are_not() {
     let stdio = vec![
         Stdio::Ignore,
