@@ -5,8 +5,7 @@
 //! `layout`, the books of the messages to `ledger`.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use nix::errno::Errno;
 use super::Framing;
 use super::advanced;
 use super::areas::OwnAreas;
-use super::buffer::Buffer;
+use super::gated_bytes::{Gate, GatedBytes, Used};
 use super::layout::{
     Content, HEADER, Header, Kind, MAX_BATCH, MAX_DESCRIPTORS, MAX_PIECES, Piece, VALUE_PREFIX,
 };
@@ -44,79 +43,6 @@ pub enum Beside {
         /// What they are.
         content: Content,
     },
-}
-
-/// An area in which a frame has something, and whether its descriptor comes with it.
-type Used = (u32, bool);
-
-/// Descriptors that travel with the byte at `position`.
-#[derive(Debug)]
-struct Gate {
-    position: u64,
-    number: u32,
-    descriptors: Arc<Vec<OwnedFd>>,
-    areas: Vec<Used>,
-    /// What each descriptor counts for in the window.
-    weight: usize,
-}
-
-/// Bytes to write, with the places where descriptors belong.
-#[derive(Debug, Default)]
-struct Lane {
-    bytes: Buffer,
-    /// Position of the first byte of `bytes` in all that ever was in the lane.
-    position: u64,
-    gates: VecDeque<Gate>,
-}
-
-impl Lane {
-    fn end(&self) -> u64 {
-        self.position + self.bytes.len() as u64
-    }
-
-    fn gate(&self) -> Option<&Gate> {
-        self.gates
-            .front()
-            .filter(|gate| gate.position == self.position)
-    }
-
-    /// Bytes up to the next place where descriptors belong.
-    fn run(&self) -> usize {
-        let next = self
-            .gates
-            .iter()
-            .map(|gate| gate.position)
-            .find(|&position| position > self.position);
-        (next.unwrap_or(self.end()) - self.position) as usize
-    }
-
-    /// Writes up to `len` bytes; returns how many, and the gate that was passed.
-    fn write(
-        &mut self,
-        transport: &mut impl Transport,
-        len: usize,
-    ) -> Result<(usize, Option<Gate>), Errno> {
-        let bytes = [IoSlice::new(&self.bytes.filled()[..len])];
-        let written = match self.gate() {
-            None => transport.send(&bytes, &[])?,
-            Some(gate) => {
-                let descriptors: Vec<BorrowedFd<'_>> =
-                    gate.descriptors.iter().map(AsFd::as_fd).collect();
-                transport.send(&bytes, &descriptors)?
-            }
-        };
-        let passed = match self.gate() {
-            Some(_) if written > 0 => self.gates.pop_front(),
-            _ => None,
-        };
-        self.skip(written);
-        Ok((written, passed))
-    }
-
-    fn skip(&mut self, len: usize) {
-        self.bytes.consume(len);
-        self.position += len as u64;
-    }
 }
 
 /// The end of a frame with messages, and the number of its last message.
@@ -164,9 +90,9 @@ enum Step {
 /// The queue.
 #[derive(Debug)]
 pub(crate) struct BatchQueue {
-    messages: Lane,
+    messages: GatedBytes,
     /// Frames that pass everything else, at the next end of a frame.
-    control: Lane,
+    control: GatedBytes,
     ends: VecDeque<FrameEnd>,
     /// Where the last frame that is wholly written ends.
     boundary: u64,
@@ -183,8 +109,8 @@ impl BatchQueue {
     /// A queue whose first message gets the number after `last`.
     pub fn new(last: u64, pipelined: bool) -> Self {
         BatchQueue {
-            messages: Lane::default(),
-            control: Lane::default(),
+            messages: GatedBytes::default(),
+            control: GatedBytes::default(),
             ends: VecDeque::new(),
             boundary: 0,
             open: None,
@@ -451,8 +377,8 @@ impl BatchQueue {
     /// The direction is broken: nothing more will be written.
     pub fn break_off(&mut self, errno: Errno) {
         self.ledger.break_off(errno);
-        self.messages = Lane::default();
-        self.control = Lane::default();
+        self.messages = GatedBytes::default();
+        self.control = GatedBytes::default();
         self.ends = VecDeque::new();
         self.unacknowledged = VecDeque::new();
         self.areas.clear();
@@ -659,14 +585,14 @@ impl BatchQueue {
 
     /// Writes as much as the kernel takes; tells whether that was all of the step.
     fn write(&mut self, transport: &mut impl Transport, step: Step) -> Result<bool, Errno> {
-        let (lane, len) = match step {
+        let (queue, len) = match step {
             Step::Messages(len) => (&mut self.messages, len),
             Step::Control => {
                 let len = self.control.run();
                 (&mut self.control, len)
             }
         };
-        let (written, passed) = lane.write(transport, len)?;
+        let (written, passed) = queue.write(transport, len)?;
         self.ledger.counts.bytes += written as u64;
         if let Some(gate) = passed {
             self.ledger.counts.descriptors += gate.descriptors.len() as u64;

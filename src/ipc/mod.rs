@@ -16,6 +16,7 @@ mod control;
 mod descriptors;
 mod error;
 mod frame_reader;
+mod gated_bytes;
 mod json_lines;
 mod layout;
 mod ledger;
