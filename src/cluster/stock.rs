@@ -4,10 +4,12 @@
 //! The dispatcher's messages carry negative numbers: the primary's JavaScript counts upwards from
 //! zero, so an answer tells by itself whose it is.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use memchr::memmem;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::ipc::{Framing, V8Reader, V8Writer};
 
@@ -68,17 +70,19 @@ fn reply_json(payload: &[u8]) -> Option<Reply> {
     let answer: Answer = serde_json::from_slice(payload).ok()?;
     (answer.cmd == "NODE_CLUSTER").then_some(Reply {
         number: number(answer.ack)?,
-        accepted: answer.accepted,
+        accepted: answer.accepted == true,
     })
 }
 
 /// What is read of an answer in JSON.
 #[derive(Deserialize)]
 struct Answer<'a> {
-    cmd: &'a str,
+    #[serde(borrow)]
+    cmd: Cow<'a, str>,
     ack: i64,
+    /// Anything but true is a refusal.
     #[serde(default)]
-    accepted: bool,
+    accepted: Value,
 }
 
 fn reply_advanced(payload: &[u8]) -> Option<Reply> {
@@ -104,8 +108,6 @@ fn number(ack: i64) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     #[test]
@@ -140,12 +142,18 @@ mod tests {
 
     #[test]
     fn a_refusal_is_an_answer_without_acceptance() {
-        let line = br#"{"cmd":"NODE_CLUSTER","ack":-2,"accepted":false,"seq":3}"#;
         let refusal = Some(Reply {
             number: -2,
             accepted: false,
         });
-        assert_eq!(reply(Framing::JsonLines, line), refusal);
+        for line in [
+            &br#"{"cmd":"NODE_CLUSTER","ack":-2,"accepted":false,"seq":3}"#[..],
+            br#"{"cmd":"NODE_CLUSTER","ack":-2,"accepted":"yes","seq":3}"#,
+            br#"{"cmd":"NODE_CLUSTER","ack":-2}"#,
+            br#"{"\u0063md":"NODE_CLUSTE\u0052","ack":-2}"#,
+        ] {
+            assert_eq!(reply(Framing::JsonLines, line), refusal);
+        }
     }
 
     #[test]
