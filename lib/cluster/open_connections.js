@@ -3,10 +3,10 @@
 
 class OpenConnections {
   #total = 0;
-  // Server -> how many it had when it was looked at last.
-  #known = new WeakMap();
-  // Those that had some then, whether or not they listen still.
-  #inUse = new Set();
+  #watched = new WeakSet();
+  // Server -> how many it had when it was looked at last, of those that had some, whether or not they
+  // listen still.
+  #open = new Map();
   #onChange;
 
   /** `onChange()` is called when connections have been closed. */
@@ -20,8 +20,8 @@ class OpenConnections {
 
   /** Counts those of `server` from now on. */
   watch(server) {
-    if (this.#known.has(server)) return;
-    this.#known.set(server, 0);
+    if (this.#watched.has(server)) return;
+    this.#watched.add(server);
     this.look(server);
     this.#listen(server);
   }
@@ -29,15 +29,14 @@ class OpenConnections {
   /** Takes in how many `server` has: to be called when one may have been opened. */
   look(server) {
     const connections = server._connections;
-    this.#total += connections - this.#known.get(server);
-    this.#known.set(server, connections);
-    if (connections > 0) this.#inUse.add(server);
-    else this.#inUse.delete(server);
+    this.#total += connections - (this.#open.get(server) ?? 0);
+    if (connections > 0) this.#open.set(server, connections);
+    else this.#open.delete(server);
   }
 
   /** Finds what has gone without being closed: a connection that was sent to another process. */
   lookAtAll() {
-    for (const server of this.#inUse) this.look(server);
+    for (const server of this.#open.keys()) this.look(server);
   }
 
   /**
