@@ -64,10 +64,7 @@ fn what_a_dead_worker_was_permitted_to_accept_others_accept() {
 
 #[test]
 fn clients_wait_in_the_kernel_while_every_worker_has_enough() {
-    let mut stage = Stage::new(Policy::RoundRobin);
-    let mut worker = stage.accepting_lane(1);
-    let clients = stage.clients(400);
-    stage.turn();
+    let (mut stage, mut worker, clients) = Stage::with_accepting(400);
     let permitted = stage.on_their_way();
     assert!((1..400).contains(&permitted), "{permitted}");
     assert_eq!(stage.waiting(), 0);
@@ -93,9 +90,7 @@ fn permit_and_take_back(stage: &mut Stage, worker: u32, times: usize) {
 
 #[test]
 fn a_worker_that_has_not_come_to_what_was_taken_back_is_looked_at_until_it_has() {
-    let mut stage = Stage::new(Policy::RoundRobin);
-    let mut worker = stage.accepting_lane(1);
-    let clients = stage.clients(1);
+    let (mut stage, mut worker, clients) = Stage::with_accepting(1);
     permit_and_take_back(&mut stage, 1, 300);
     stage.turn();
     assert_eq!(stage.on_their_way(), 0);
@@ -111,9 +106,7 @@ fn a_worker_that_has_not_come_to_what_was_taken_back_is_looked_at_until_it_has()
 
 #[test]
 fn a_worker_declines_also_when_its_oldest_permit_has_been_taken_back() {
-    let mut stage = Stage::new(Policy::RoundRobin);
-    let mut worker = stage.accepting_lane(1);
-    let _client = stage.clients(1);
+    let (mut stage, mut worker, _client) = Stage::with_accepting(1);
     permit_and_take_back(&mut stage, 1, 1);
     stage.turn();
     assert_eq!(worker.decline(), 2);
@@ -126,10 +119,7 @@ fn a_worker_declines_also_when_its_oldest_permit_has_been_taken_back() {
 
 #[test]
 fn a_permit_that_is_being_tried_does_not_count_as_a_connection() {
-    let mut stage = Stage::new(Policy::RoundRobin);
-    let mut worker = stage.accepting_lane(1);
-    let _client = stage.clients(1);
-    stage.turn();
+    let (mut stage, mut worker, _client) = Stage::with_accepting(1);
     assert_eq!(worker.permits(), 1);
     assert!(stage.dispatcher.lane(1).board().claim(1));
     let accepted = stage.dispatcher.worker_stats().map(|one| one.accepted);
@@ -151,9 +141,7 @@ fn what_one_declines_another_accepts() {
 
 #[test]
 fn a_lone_worker_that_declines_everything_is_asked_from_time_to_time() {
-    let mut stage = Stage::new(Policy::RoundRobin);
-    let mut full = stage.accepting_lane(1);
-    let clients = stage.clients(1);
+    let (mut stage, mut full, clients) = Stage::with_accepting(1);
     let asked = stage.decline_for_a_second(&mut full);
     assert!((10..=200).contains(&asked), "{asked}");
     stage.pass_ms(RESTED_MS);
@@ -242,10 +230,7 @@ fn a_policy_can_be_changed_while_permits_are_out() {
 
 #[test]
 fn a_socket_that_got_lost_on_the_way_is_sent_again() {
-    let mut stage = Stage::new(Policy::RoundRobin);
-    let mut worker = stage.accepting_lane(1);
-    let clients = stage.clients(1);
-    stage.turn();
+    let (mut stage, mut worker, clients) = Stage::with_accepting(1);
     assert_eq!(worker.permits(), 1);
     // As if there had been no descriptor left for it.
     worker.receiver.forget(stage.listener);

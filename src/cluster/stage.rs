@@ -70,6 +70,15 @@ impl Stage {
         (stage, worker, clients)
     }
 
+    /// The same with nobody but a worker that accepts itself.
+    pub fn with_accepting(clients: usize) -> (Stage, LaneWorker, Vec<TcpStream>) {
+        let mut stage = Stage::new(Policy::RoundRobin);
+        let worker = stage.accepting_lane(1);
+        let clients = stage.clients(clients);
+        stage.turn();
+        (stage, worker, clients)
+    }
+
     /// Lets the dispatcher do all it can do now; returns how many rounds that took.
     pub fn turn(&mut self) -> usize {
         for round in 1.. {

@@ -21,6 +21,18 @@ fn options() -> Options<'static> {
     }
 }
 
+/// Runs a program with this on its standard input.
+fn run_with(words: &[&str], input: &[u8]) -> Outcome {
+    let inputs = vec![Some(input)];
+    run(
+        piped(command(words)),
+        &Options {
+            inputs,
+            ..options()
+        },
+    )
+}
+
 fn status(outcome: &Outcome) -> Option<Status> {
     outcome.ended.map(|ended| ended.status)
 }
@@ -41,14 +53,7 @@ fn both_outputs_and_the_exit_code_are_told() {
 #[test]
 fn input_of_any_size_goes_through() {
     let input: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
-    let inputs = vec![Some(&*input)];
-    let outcome = run(
-        piped(command(&["cat"])),
-        &Options {
-            inputs,
-            ..options()
-        },
-    );
+    let outcome = run_with(&["cat"], &input);
     assert_eq!(outcome.output[1].as_deref(), Some(&*input));
     assert_eq!(
         (status(&outcome), outcome.error),
@@ -65,14 +70,7 @@ fn without_input_the_standard_input_is_at_its_end() {
 #[test]
 fn a_child_that_does_not_read_its_input_is_a_broken_pipe() {
     let input = vec![0; 3_000_000];
-    let inputs = vec![Some(&*input)];
-    let outcome = run(
-        piped(command(&["true"])),
-        &Options {
-            inputs,
-            ..options()
-        },
-    );
+    let outcome = run_with(&["true"], &input);
     assert_eq!(status(&outcome), Some(Status::Exited(0)));
     assert_eq!(outcome.error, Some(Errno::EPIPE));
 }
@@ -80,14 +78,7 @@ fn a_child_that_does_not_read_its_input_is_a_broken_pipe() {
 #[test]
 fn a_short_input_that_the_child_does_not_read_is_no_error() {
     for _ in 0..50 {
-        let inputs = vec![Some(&b"unread"[..])];
-        let outcome = run(
-            piped(command(&["true"])),
-            &Options {
-                inputs,
-                ..options()
-            },
-        );
+        let outcome = run_with(&["true"], b"unread");
         assert_eq!(status(&outcome), Some(Status::Exited(0)));
         assert_eq!(outcome.error, None);
     }
