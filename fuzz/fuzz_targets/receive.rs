@@ -129,7 +129,7 @@ impl Transport for Hostile {
     fn wait(&mut self, wanted: Ready, _: Duration) -> Result<Ready, Errno> {
         let wire = self.0.borrow();
         let readable = wire.closed || !wire.incoming.is_empty();
-        if !(wanted.readable && readable) && !(wanted.writable && wire.room > 0) {
+        if !(wanted.readable && readable || wanted.writable && wire.room > 0) {
             return Err(Errno::ETIMEDOUT);
         }
         Ok(Ready {
