@@ -173,6 +173,26 @@ test('a getter that takes away what is being sent makes send() fail, and nothing
   await end(child);
 });
 
+// Where there is nothing else to take it away with, nobody can.
+const testWithTransfer = ArrayBuffer.prototype.transfer ? test : test.skip;
+
+testWithTransfer('a sharedBuffer() that is taken away costs the sender no other one', async () => {
+  const child = await upgraded();
+  const kept = [sharedBuffer(SIZE).fill(5), sharedBuffer(SIZE, child).fill(5)];
+  const taken = sharedBuffer(SIZE, child);
+  const message = {
+    all: [...kept, taken],
+    get taken() {
+      return taken.buffer.transfer() !== null;
+    },
+  };
+  expect(() => child.send(message)).toThrow(expect.objectContaining({ syscall: 'write' }));
+  expect(kept.every((bytes) => isAll(bytes, 5))).toBe(true);
+  const got = await ask(child, kept);
+  expect(got.every((bytes) => isAll(bytes, 5))).toBe(true);
+  await end(child);
+});
+
 test.each([
   ['memory of its own', () => sharedBuffer(SIZE)],
   ['an area', (child) => sharedBuffer(SIZE, child)],

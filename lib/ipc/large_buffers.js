@@ -15,6 +15,7 @@ const THRESHOLD = 256 * 1024;
 // More than this in one message go through the socket.
 const MOST = 16;
 const LARGEST = 2 ** 32;
+const ENOENT = -2;
 // What a piece of a message is to the addon.
 const FILE = 0;
 const AREA = 1;
@@ -80,7 +81,7 @@ class Aside {
     if (region === undefined || byteLength !== buffer.byteLength) return false;
     if (region.native !== null && region.native !== this.native) return false;
     if (this.handedOver.some((other) => other.buffer === buffer)) return false;
-    this.handedOver.push({ buffer, region, at: this.pieces.length + 1 });
+    this.handedOver.push({ buffer, byteLength, region, at: this.pieces.length + 1 });
     this.pieces.push(region.native === null ? FILE : AREA, -1);
     return true;
   }
@@ -118,6 +119,10 @@ class Aside {
   /** All of the message is known: puts every view where it belongs. */
   fill() {
     const { id } = this.native;
+    // None is handed over unless all can be: what is gone with a message that fails is lost.
+    for (const { buffer, byteLength } of this.handedOver) {
+      if (buffer.byteLength !== byteLength) check(ENOENT);
+    }
     for (let i = 0; i < this.copies.length; i += 2) {
       check(binding.areaFill(id, this.copies[i + 1], this.copies[i]));
     }
