@@ -83,6 +83,20 @@ test('callbacks come in order, each with null, after send() has returned', async
   await end(child);
 });
 
+test('callbacks come in order also when a turn sends more than is gathered', async () => {
+  const child = fork(fixture('echo.js'));
+  child.send('first');
+  await once(child, 'message');
+  const order = [];
+  await new Promise((resolve) => {
+    for (let i = 0; i < 6; i++) {
+      child.send('x'.repeat(20_000), () => order.push(i) === 6 && resolve());
+    }
+  });
+  expect(order).toEqual([0, 1, 2, 3, 4, 5]);
+  await end(child);
+});
+
 test('send() returns false once 128 KiB are queued, and drain follows', async () => {
   const child = fork(fixture('echo.js'), { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
   child.kill('SIGSTOP');

@@ -3,6 +3,7 @@
 // not change, and what becomes of a peer that lies about it.
 
 const { once } = require('node:events');
+const dgram = require('node:dgram');
 const net = require('node:net');
 const stock = require('node:child_process');
 const { ChildProcess, diagnostics, fork, spawn } = require('../..');
@@ -161,9 +162,38 @@ describe.each(['json', 'advanced'])('%s', (serialization) => {
     });
   });
 
+  test('what is sent behind handles of every kind comes after them', async () => {
+    await expectNoLeaks(async () => {
+      const child = forkBrood({ serialization });
+      expect(await featuresOf(child)).not.toBe(null);
+      const server = net.createServer().listen(0, '127.0.0.1');
+      const datagrams = dgram.createSocket('udp4').bind(0, '127.0.0.1');
+      await Promise.all([once(server, 'listening'), once(datagrams, 'listening')]);
+      const handles = [null, server, null, datagrams, server, server._handle, null, datagrams];
+      const got = [];
+      const all = new Promise((resolve) => {
+        child.on('message', ({ n }, handle) => {
+          got.push([n, handle?.constructor.name]);
+          handle?.close();
+          if (n === handles.length - 1) resolve();
+        });
+      });
+      for (const [n, handle] of handles.entries()) child.send({ n }, handle ?? undefined);
+      await all;
+      expect(got).toEqual(handles.map((handle, n) => [n, handle?.constructor.name]));
+      server.close();
+      datagrams.close();
+      // It has kept its own handles open.
+      const ended = once(child, 'close');
+      child.kill();
+      await ended;
+    });
+  });
+
   test('sockets and servers arrive in order among the messages, and all work', async () => {
     await expectNoLeaks(async () => {
       const child = forkBrood({ serialization });
+      expect(await featuresOf(child)).not.toBe(null);
       const server = net.createServer().listen(0, '127.0.0.1');
       await once(server, 'listening');
       const accepted = [];
@@ -430,6 +460,15 @@ send(frame(5, struct.pack('<I', len(value)) + value, 1, fds=1), [fd])`,
       expect(child.connected).toBe(false);
       await closed;
     });
+  });
+
+  test('what was read together with a message that cannot be decoded ends nobody', async () => {
+    const child = python(`upgrade()
+sock.sendall(frame(2, b'\\x01\\0\\0\\0\\xee', 1, 0) + frame(1, b'rubbish\\n', 1, 1))`);
+    const closed = new Promise((resolve) => child.once('close', resolve));
+    const [error] = await once(child, 'error');
+    expect(error.code).toBe('ERR_BROOD_IPC_PROTOCOL');
+    await closed;
   });
 
   test('acknowledgements and refusals of what was never sent mean nothing', async () => {

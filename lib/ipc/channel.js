@@ -37,6 +37,10 @@ class Channel {
   #state = 'open';
   #finishing = false;
   #parked = [];
+  // A handle is being made. What has come behind it, which in brood's own framing does not wait for
+  // the acknowledgement, is emitted after its message.
+  #reviving = false;
+  #behind = [];
   #onClose;
 
   constructor(target, native, onClose) {
@@ -171,6 +175,8 @@ class Channel {
   }
 
   #receive(batch, count, handles, ranges, memory) {
+    // What was read before this, in the same go, has ended the channel.
+    if (this.native.id === 0) return closeReceived(handles, memory);
     const { messages, error } = codecs.decode(this.native, batch, count, ranges, memory);
     let nextHandle = 0;
     for (let index = 0; index < messages.length; index++) {
@@ -193,16 +199,37 @@ class Channel {
   }
 
   #deliver(message, handle) {
-    if (this.#state === 'closed' && !this.#finishing) {
-      if (handle instanceof net.Socket) handle.destroy();
-      else handle?.close();
-      return;
-    }
+    if (this.#drops(handle)) return;
     process.nextTick(emitMessage, this, message, handle, isInternal(message));
+  }
+
+  // Whether nobody takes a message any more; its handle is closed then.
+  #drops(handle) {
+    if (this.#state !== 'closed' || this.#finishing) return false;
+    if (handle instanceof net.Socket) handle.destroy();
+    else handle?.close();
+    return true;
   }
 
   // In the tick after its arrival a message becomes an event.
   emit(message, handle, internal) {
+    if (this.#reviving || this.#behind.length > 0) this.#behind.push([message, handle, internal]);
+    else this.#emit(message, handle, internal);
+  }
+
+  // One of those behind a handle: each has a tick of its own, as if it had come now.
+  emitNext() {
+    if (this.#reviving || this.#behind.length === 0) return;
+    const [message, handle, internal] = this.#behind.shift();
+    this.#goOn();
+    this.#emit(message, handle, internal);
+  }
+
+  #goOn() {
+    if (this.#behind.length > 0) process.nextTick(emitNext, this);
+  }
+
+  #emit(message, handle, internal) {
     const { target } = this;
     if (internal) {
       if (isAnnouncement(message)) return;
@@ -255,8 +282,30 @@ class Channel {
       this.cutOff(`a descriptor sent as ${message.type} is another kind of socket`);
       return;
     }
+    this.#revive(kind, message, native);
+  }
+
+  #revive(kind, message, native) {
     const { msg } = message;
-    kind.revive(this, message, native, (handle) => this.#deliver(msg, handle));
+    this.#reviving = true;
+    const revived = (handle) => {
+      const isDropped = this.#drops(handle);
+      process.nextTick(() => {
+        this.#reviving = false;
+        this.#goOn();
+        if (!isDropped) this.#emit(msg, handle, isInternal(msg));
+      });
+    };
+    const failed = () => {
+      this.#reviving = false;
+      this.#goOn();
+    };
+    try {
+      kind.revive(this, message, native, revived, failed);
+    } catch (error) {
+      failed();
+      throw error;
+    }
   }
 
   #reply(message) {
@@ -266,6 +315,10 @@ class Channel {
 
 function emitMessage(channel, message, handle, internal) {
   channel.emit(message, handle, internal);
+}
+
+function emitNext(channel) {
+  channel.emitNext();
 }
 
 // Throws unless send() can take it.
@@ -297,6 +350,11 @@ function closeDescriptors(handles, from) {
   for (let i = from + 1; handles !== undefined && i < handles.length; i += 2) {
     if (handles[i] >= 0) binding.closeDescriptor(handles[i]);
   }
+}
+
+function closeReceived(handles, memory = []) {
+  closeDescriptors(handles, 0);
+  codecs.closePieces(memory);
 }
 
 function warnHandleLost() {

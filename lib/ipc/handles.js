@@ -3,6 +3,7 @@
 // The one table of what send(message, handle) can carry. For each kind: how to tell it, how the
 // sender lets go of it, and how the receiver makes one again from a native handle.
 
+const { errorMonitor } = require('node:events');
 const net = require('node:net');
 const dgram = require('node:dgram');
 const { nativeHandleType, datagramHandle } = require('./native_handle');
@@ -14,7 +15,7 @@ const nothing = () => {};
 // `detach(channel, message, handle, options)` returns the native handle whose descriptor travels,
 // or a falsy value when there is none any more. `closesSource` says that the sender's own handle
 // is closed once the descriptor is safely duplicated. `revive(channel, message, native, done)`
-// calls `done(handle)`.
+// calls `done(handle)`, or `failed()` beside the handle's own 'error'.
 const kinds = {
   'net.Socket': {
     matches: (handle) => handle instanceof net.Socket,
@@ -33,9 +34,9 @@ const kinds = {
     matches: (handle) => handle instanceof net.Server,
     detach: (channel, message, server) => server._handle,
     closesSource: false,
-    revive(channel, message, native, done) {
-      const server = new net.Server();
-      server.listen(native, () => done(server));
+    revive(channel, message, native, done, failed) {
+      const server = new net.Server().once(errorMonitor, failed);
+      server.listen(native, () => done(server.off(errorMonitor, failed)));
     },
   },
 
@@ -65,9 +66,10 @@ const kinds = {
       return datagramHandle(socket);
     },
     closesSource: false,
-    revive(channel, message, native, done) {
+    revive(channel, message, native, done, failed) {
       const socket = dgram.createSocket(message.dgramType === 'udp6' ? 'udp6' : 'udp4');
-      socket.bind(native, () => done(socket));
+      socket.once(errorMonitor, failed);
+      socket.bind(native, () => done(socket.off(errorMonitor, failed)));
     },
   },
 

@@ -140,6 +140,8 @@ class NativeChannel {
     if (status & PENDING) {
       this.completions.push({ sequence: Math.floor(status / SEQUENCE), onsent });
     } else {
+      // What stood before it has been written with it, if not earlier.
+      this.oncompleted(Math.floor(status / SEQUENCE));
       process.nextTick(onsent, null);
     }
     return status;

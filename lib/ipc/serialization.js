@@ -245,4 +245,9 @@ function decodeEach(frames, decodeOne) {
   return { messages };
 }
 
-module.exports = { advanced, decode, json, transmit };
+// `memory` will not be decoded.
+function closePieces(memory) {
+  for (let i = 1; i < memory.length; i += 2) closeAll(memory[i]);
+}
+
+module.exports = { advanced, closePieces, decode, json, transmit };
