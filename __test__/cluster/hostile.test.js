@@ -104,6 +104,21 @@ test('lanes are not had twice', async () => {
   expect(cluster.stats()).toMatchObject([{ lane: true }]);
 });
 
+test('nor by a worker that has given its lane up', async () => {
+  const { cluster, worker } = await hostile();
+  for (const message of [{ act: 'lane', version: LANE_VERSION }, { act: 'no-lane' }]) {
+    for (let i = 0; i < 2; i++) {
+      const heard = once(worker, 'message');
+      worker.send({ say: { cmd: 'NODE_BROOD', ...message } });
+      await heard;
+    }
+  }
+  const heard = once(worker, 'message');
+  worker.send({ say: { cmd: 'NODE_BROOD', act: 'lane', version: LANE_VERSION } });
+  await heard;
+  expect(cluster.stats()).toMatchObject([{ lane: false }]);
+});
+
 describe('the listen setting', () => {
   const at = { port: 0, host: '127.0.0.1' };
 

@@ -102,8 +102,13 @@ class DispatchedListener {
       return;
     }
     this.#state = 'bound';
-    this.#id = errno < 0 ? errno : this.#listen(handle, isListening);
-    for (const [link, reply] of this.#pending.splice(0)) this.#admit(link, reply);
+    const id = errno < 0 ? errno : this.#listen(handle, isListening);
+    this.#id = id;
+    for (const [link, reply] of this.#pending.splice(0)) {
+      // The first reply of an error closes this listener.
+      if (id < 0) reply(id, {});
+      else this.#admit(link, reply);
+    }
     this.#holdLoop();
   }
 

@@ -22,6 +22,7 @@ class Link {
   weight = DEFAULT_WEIGHT;
   draining = false;
   #isIntroduced = false;
+  #wasOfferedLane = false;
   #hasEnded = false;
 
   /**
@@ -81,13 +82,14 @@ class Link {
   /** The worker knows lanes: opens one and sends it the other end. Without one it is as stock. */
   offerLane(version) {
     const { process } = this.worker;
-    if (version !== LANE_VERSION || this.hasLane || !process.connected) return;
+    // Once: a worker that does not read would have another descriptor queued each time.
+    if (version !== LANE_VERSION || this.#wasOfferedLane || !process.connected) return;
     // Whoever has a listening socket can take it from everybody else.
     const fd = dispatcher.openLane(this.id, !this.isForeign);
     if (fd < 0) return;
     const end = adoptDescriptor(fd);
     if (end === null) return dispatcher.forget(this.id);
-    this.hasLane = true;
+    this.hasLane = this.#wasOfferedLane = true;
     process._send({ cmd: 'NODE_BROOD', act: 'lane' }, end, QUIETLY);
     end.close();
   }

@@ -41,7 +41,10 @@ function withListeners(getServer) {
       const { listener, sockname } = current ?? {};
       callback(errno, handle);
       const isServing = !errno && Number.isInteger(listener) && handle?.onconnection !== undefined;
-      if (isServing && lane.isOpen) serve(listener, server, handle, sockname ? 'tcp' : 'pipe');
+      if (!isServing) return;
+      if (lane.isOpen) serve(listener, server, handle, sockname ? 'tcp' : 'pipe');
+      // It was lost on the way, if there was one: it stood before the reply.
+      else tell({ act: 'no-lane' });
     });
   };
 }

@@ -25,6 +25,9 @@ const MOST_IN_FLIGHT: usize = 4;
 /// Bytes read at a time.
 const READ_BUDGET: usize = 1 << 18;
 
+/// Reads in one go, of a worker that has hung up: far more than its socket can hold.
+const MOST_READS: usize = 64;
+
 /// A connection that is on its way.
 #[derive(Debug)]
 struct InFlight {
@@ -134,10 +137,13 @@ impl StockLink {
 
     /// The channel is readable, writable or broken. What is left to read is told of again, and so
     /// waits while others have their turn; but a worker that has hung up is read to the end, however
-    /// much lies in the inbox: it is no more than a socket holds, and the end must be seen.
+    /// much lies in the inbox: the end must be seen. It is no more than a socket holds, unless somebody
+    /// else holds the other end and goes on writing.
     pub fn on_ready(&mut self, hung_up: bool, outcome: &mut Outcome) {
         self.channel.lock().flush();
-        while !self.ended && (hung_up || !self.inbox.is_full()) {
+        let mut reads = 0;
+        while !self.ended && reads < MOST_READS && (hung_up || !self.inbox.is_full()) {
+            reads += 1;
             match self.receive(outcome) {
                 ReadEnd::Closed | ReadEnd::Failed(_) => self.end(outcome),
                 ReadEnd::Budget | ReadEnd::ShortRead if hung_up => {}
