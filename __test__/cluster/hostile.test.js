@@ -4,12 +4,15 @@
 
 const { once } = require('node:events');
 const fs = require('node:fs');
+const net = require('node:net');
 const os = require('node:os');
 const path = require('node:path');
 const { LANE_VERSION } = require('../../lib/cluster/lane_version');
 const { ask, startCluster, stopClusters } = require('../helpers/cluster');
 const { expectNoLeaks } = require('../helpers/leaks');
 const { fixture } = require('../helpers/run');
+
+const { EADDRINUSE } = os.constants.errno;
 
 afterEach(stopClusters);
 
@@ -24,10 +27,19 @@ const query = (fields) => ({
   ...fields,
 });
 
+const LANE_PLEASE = { cmd: 'NODE_BROOD', act: 'lane', version: LANE_VERSION };
+
 /** A worker that says what it is told to. */
 async function hostile(settings) {
   const started = startCluster({ exec: fixture('hostile-cluster-worker.js'), ...settings });
   return { ...started, worker: await started.fork() };
+}
+
+/** Has the worker say it; resolves when the primary has heard it. */
+function say(worker, message) {
+  const heard = once(worker, 'message');
+  worker.send({ say: message });
+  return heard;
 }
 
 test.each([
@@ -69,11 +81,9 @@ test.each([
   ['a listener that is none', { cmd: 'NODE_BROOD', act: 'ready', listener: {} }],
   ['the loss of a lane it never had', { cmd: 'NODE_BROOD', act: 'no-lane' }],
   ['what only a parent may', { cmd: 'NODE_DEBUG_ENABLED' }],
-])('%s is heard and ignored', async (_, say) => {
+])('%s is heard and ignored', async (_, message) => {
   const { worker } = await hostile();
-  const heard = once(worker, 'message');
-  worker.send({ say });
-  expect(await heard).toEqual([{ said: true }, undefined]);
+  expect(await say(worker, message)).toEqual([{ said: true }, undefined]);
   expect(worker.isConnected()).toBe(true);
 });
 
@@ -96,27 +106,34 @@ test('a handle that comes with a request is closed', () =>
 
 test('lanes are not had twice', async () => {
   const { cluster, worker } = await hostile();
-  for (let i = 0; i < 3; i++) {
-    const heard = once(worker, 'message');
-    worker.send({ say: { cmd: 'NODE_BROOD', act: 'lane', version: LANE_VERSION } });
-    await heard;
-  }
+  for (let i = 0; i < 3; i++) await say(worker, LANE_PLEASE);
   expect(cluster.stats()).toMatchObject([{ lane: true }]);
 });
 
 test('nor by a worker that has given its lane up', async () => {
   const { cluster, worker } = await hostile();
-  for (const message of [{ act: 'lane', version: LANE_VERSION }, { act: 'no-lane' }]) {
-    for (let i = 0; i < 2; i++) {
-      const heard = once(worker, 'message');
-      worker.send({ say: { cmd: 'NODE_BROOD', ...message } });
-      await heard;
-    }
-  }
-  const heard = once(worker, 'message');
-  worker.send({ say: { cmd: 'NODE_BROOD', act: 'lane', version: LANE_VERSION } });
-  await heard;
+  await say(worker, LANE_PLEASE);
+  await say(worker, { cmd: 'NODE_BROOD', act: 'no-lane' });
+  await say(worker, LANE_PLEASE);
   expect(cluster.stats()).toMatchObject([{ lane: false }]);
+});
+
+test('all who wait for a socket that cannot be bound get the error', async () => {
+  const taken = net.createServer().listen(0, '127.0.0.1');
+  await once(taken, 'listening');
+  const { fork, worker } = await hostile();
+  const workers = [worker, await fork()];
+  const answers = workers.map(
+    (one) =>
+      new Promise((resolve) => {
+        one.on('message', ({ errno }) => errno !== undefined && resolve(errno));
+      }),
+  );
+  // Finding the address of a name takes longer than the second request.
+  const { port } = taken.address();
+  for (const one of workers) one.send({ say: query({ port, address: 'localhost' }) });
+  expect(await Promise.all(answers)).toEqual([-EADDRINUSE, -EADDRINUSE]);
+  taken.close();
 });
 
 describe('the listen setting', () => {

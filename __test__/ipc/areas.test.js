@@ -173,7 +173,7 @@ test('a getter that takes away what is being sent makes send() fail, and nothing
   await end(child);
 });
 
-// Where there is nothing else to take it away with, nobody can.
+// Node 20 has nothing that takes away what lies outside of V8's own memory.
 const testWithTransfer = ArrayBuffer.prototype.transfer ? test : test.skip;
 
 testWithTransfer('a sharedBuffer() that is taken away costs the sender no other one', async () => {

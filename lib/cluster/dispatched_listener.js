@@ -58,14 +58,14 @@ class DispatchedListener {
     this.#workers.add(link);
     this.#holdLoop();
     if (this.#state === 'binding') this.#pending.push([link, reply]);
-    else this.#admit(link, reply);
+    else this.#admit(link, reply, this.#id);
   }
 
-  #admit(link, reply) {
-    const isBound = this.#id > 0;
-    const fields = { listener: this.#id };
+  #admit(link, reply, id) {
+    const isBound = id > 0;
+    const fields = { listener: id };
     if (this.#sockname !== undefined) fields.sockname = this.#sockname;
-    reply(isBound ? 0 : this.#id, isBound ? fields : {});
+    reply(isBound ? 0 : id, isBound ? fields : {});
     if (!isBound || !this.#workers.has(link)) return;
     if (link.hasLane) this.#unready.add(link);
     else this.#dispatchTo(link);
@@ -104,11 +104,8 @@ class DispatchedListener {
     this.#state = 'bound';
     const id = errno < 0 ? errno : this.#listen(handle, isListening);
     this.#id = id;
-    for (const [link, reply] of this.#pending.splice(0)) {
-      // The first reply of an error closes this listener.
-      if (id < 0) reply(id, {});
-      else this.#admit(link, reply);
-    }
+    // The first reply of an error closes this listener; the others are of the same error.
+    for (const [link, reply] of this.#pending.splice(0)) this.#admit(link, reply, id);
     this.#holdLoop();
   }
 

@@ -288,22 +288,21 @@ class Channel {
   #revive(kind, message, native) {
     const { msg } = message;
     this.#reviving = true;
-    const revived = (handle) => {
-      const isDropped = this.#drops(handle);
-      process.nextTick(() => {
-        this.#reviving = false;
-        this.#goOn();
-        if (!isDropped) this.#emit(msg, handle, isInternal(msg));
-      });
-    };
-    const failed = () => {
+    const settled = () => {
       this.#reviving = false;
       this.#goOn();
     };
+    const revived = (handle) => {
+      const isDropped = this.#drops(handle);
+      process.nextTick(() => {
+        settled();
+        if (!isDropped) this.#emit(msg, handle, isInternal(msg));
+      });
+    };
     try {
-      kind.revive(this, message, native, revived, failed);
+      kind.revive(this, message, native, revived, settled);
     } catch (error) {
-      failed();
+      settled();
       throw error;
     }
   }

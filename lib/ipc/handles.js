@@ -14,8 +14,8 @@ const nothing = () => {};
 
 // `detach(channel, message, handle, options)` returns the native handle whose descriptor travels,
 // or a falsy value when there is none any more. `closesSource` says that the sender's own handle
-// is closed once the descriptor is safely duplicated. `revive(channel, message, native, done)`
-// calls `done(handle)`, or `failed()` beside the handle's own 'error'.
+// is closed once the descriptor is safely duplicated. `revive(channel, message, native, done,
+// failed)` calls `done(handle)`, or `failed()` beside the handle's own 'error'.
 const kinds = {
   'net.Socket': {
     matches: (handle) => handle instanceof net.Socket,

@@ -221,7 +221,7 @@ function decodeValues(batch, count, ranges, memory, limit) {
       readValue(new LargeDeserializer(bytes, new Beside(pieces.get(index) ?? [], limit))),
     );
   } finally {
-    for (const own of pieces.values()) closeAll(own);
+    closePieces(memory);
   }
 }
 
@@ -245,7 +245,7 @@ function decodeEach(frames, decodeOne) {
   return { messages };
 }
 
-// `memory` will not be decoded.
+// Closes what of `memory` no message has taken.
 function closePieces(memory) {
   for (let i = 1; i < memory.length; i += 2) closeAll(memory[i]);
 }

@@ -152,6 +152,34 @@ fn the_end_of_a_worker_is_seen_however_much_it_has_left_behind() {
 }
 
 #[test]
+fn whoever_goes_on_writing_for_a_dead_worker_is_not_read_for_ever() {
+    const MOST: u64 = 20 << 20;
+    let (mut stage, mut stock, _clients) = Stage::with_stock(1);
+    let lines = b"\"a line of JSON\"\n".repeat(10_000);
+    let (stop, stopped) = mpsc::channel::<()>();
+    let (fill, filled) = mpsc::channel();
+    let shared = stock.shared.clone();
+    let heir = thread::spawn(move || {
+        let mut written = 0;
+        while written < 4 * MOST && stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            if stock.channel.unwritten_messages() > 0 {
+                let _ = fill.send(());
+                stock.channel.flush();
+            } else {
+                written += lines.len() as u64;
+                let sent = stock.channel.send(&lines, None, SendMode::WriteNow);
+                sent.unwrap();
+            }
+        }
+    });
+    filled.recv().unwrap();
+    stage.dispatcher.forget(1);
+    drop(stop);
+    heir.join().unwrap();
+    assert!(shared.lock().stats().bytes_received < MOST);
+}
+
+#[test]
 fn what_is_queued_for_a_worker_is_written_although_its_own_messages_wait() {
     let mut stage = Stage::new(Policy::RoundRobin);
     let mut stock = stage.stock(1);
