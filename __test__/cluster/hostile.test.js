@@ -104,6 +104,18 @@ test('a handle that comes with a request is closed', () =>
     await stopClusters();
   }));
 
+test.each([
+  ['that it leaves', { cmd: 'NODE_CLUSTER', act: 'exitedAfterDisconnect', seq: 1 }],
+  ['for a socket that it cannot have', query({ fd: 1e6, port: null, data: 'x'.repeat(10_000) })],
+])('a worker that says %s again and again, and reads no answer, is cut off', async (_, say) => {
+  const { worker } = await hostile();
+  const failed = once(worker, 'error');
+  worker.send({ say, endlessly: true });
+  const [error] = await failed;
+  expect(error.message).toMatch(/bytes of replies unread, the limit is 1048576/);
+  expect(worker.isConnected()).toBe(false);
+});
+
 test('lanes are not had twice', async () => {
   const { cluster, worker } = await hostile();
   for (let i = 0; i < 3; i++) await say(worker, LANE_PLEASE);

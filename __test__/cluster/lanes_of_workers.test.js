@@ -134,6 +134,20 @@ test('a worker that loses its lane is served as a stock one', async () => {
   expect(lanes(cluster)).toEqual([false]);
 });
 
+test('so is one that its lane has never reached', async () => {
+  const { cluster, fork } = startCluster({
+    execArgv: ['-r', fixture('misses-lane.js')],
+    limits: { openFiles: 100 },
+  });
+  const worker = await fork();
+  let refusals = 0;
+  worker.process.on('internalMessage', ({ cmd }) => (refusals += cmd === 'NODE_HANDLE_NACK'));
+  const { port } = await ask(worker, 'listen', { at: { port: 0 } });
+  expect(refusals).toBe(4);
+  for (let i = 0; i < 3; i++) expect(await whoServes({ port })).toBe(worker.process.pid);
+  expect(lanes(cluster)).toEqual([false]);
+});
+
 test('a lane does not keep a worker alive that has hung up', async () => {
   const { fork } = startCluster({ execArgv: REGISTER });
   const worker = await fork();

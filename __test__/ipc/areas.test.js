@@ -14,6 +14,7 @@ const { channelOf } = require('../../lib/ipc');
 const { Expiry } = require('../../lib/ipc/expiry');
 const { REGISTER, ask, end, upgraded } = require('../helpers/conversation');
 const { ROOT, fixture, runNode } = require('../helpers/run');
+const { isRunning } = require('../helpers/system');
 const { expectNoLeaks } = require('../helpers/leaks');
 
 const SIZE = 600_000;
@@ -483,6 +484,20 @@ describe('sharedBuffer() for a peer', () => {
     const next = await upgraded();
     expect(isAll(await ask(next, buffer), 3)).toBe(true);
     await end(next);
+  });
+
+  test('sent when its peer is just gone it stays a Buffer, and the callback is told', async () => {
+    const child = await upgraded();
+    const buffer = sharedBuffer(SIZE, child).fill(4);
+    process.kill(child.pid, 'SIGKILL');
+    // Without a turn of the loop, in which the end would be noticed.
+    while (isRunning(child.pid));
+    const send = (message) => new Promise((resolve) => child.send(message, resolve));
+    for (const message of ['notices', buffer, { buffer }]) {
+      expect(await send(message)).toMatchObject({ code: 'EPIPE', syscall: 'write' });
+    }
+    expect(isAll(buffer, 4)).toBe(true);
+    await once(child, 'close');
   });
 
   test('those that are never sent come back when they are collected', async () => {

@@ -9,6 +9,7 @@ const { adoptDescriptor } = require('../ipc/native_handle');
 const { validateBoolean, validateInteger } = require('../validators');
 
 const QUIETLY = { swallowErrors: true };
+const AS_ANSWER = { ...QUIETLY, isAnswer: true };
 const DEFAULT_WEIGHT = 1;
 const MAX_WEIGHT = 65535;
 
@@ -45,10 +46,19 @@ class Link {
   }
 
   /** Sends one of the cluster's own messages. A worker that is gone is told of by its events. */
-  send(fields, handle) {
+  send(fields) {
+    this.#send(fields, undefined, QUIETLY);
+  }
+
+  /** Answers a request. A worker that asks on and on, and reads no answer, is cut off. */
+  answer({ seq }, fields, handle) {
+    this.#send({ ...fields, ack: seq }, handle, AS_ANSWER);
+  }
+
+  #send(fields, handle, options) {
     const { process } = this.worker;
     if (!process.connected) return;
-    process._send({ cmd: 'NODE_CLUSTER', ...fields, seq: sequence++ }, handle, QUIETLY);
+    process._send({ cmd: 'NODE_CLUSTER', ...fields, seq: sequence++ }, handle, options);
   }
 
   /** The peer does not keep to the protocol. */

@@ -169,7 +169,7 @@ class Primary {
         return this.#listeners.close(link, message.key);
       case 'exitedAfterDisconnect':
         link.worker.exitedAfterDisconnect = true;
-        return link.send({ ack: message.seq });
+        return link.answer(message);
       case false:
         return link.cutOff(`a cluster message of kind "${message.act}" is malformed`);
       default:
@@ -188,7 +188,7 @@ class Primary {
     // A worker that is leaving, or has left, has no use for a socket any more.
     if (link.worker.exitedAfterDisconnect || link.worker.isDead()) return;
     this.#listeners.query(link, normalized(message), (fields, handle) => {
-      link.send({ ...fields, ack: message.seq }, handle);
+      link.answer(message, fields, handle);
     });
   }
 

@@ -6,7 +6,14 @@
 
 const net = require('node:net');
 const { deprecate } = require('node:util');
-const { ACKNOWLEDGEMENT, FULL, NO_REPLY, NativeChannel, REFUSAL } = require('./native_channel');
+const {
+  ACKNOWLEDGEMENT,
+  ANSWER,
+  FULL,
+  NO_REPLY,
+  NativeChannel,
+  REFUSAL,
+} = require('./native_channel');
 const { Control } = require('./control');
 const { isInternal, isAnnouncement } = require('./internal_message');
 const { kinds, kindOf } = require('./handles');
@@ -36,6 +43,8 @@ class Channel {
   // unacknowledged handle, so `channel` is set and `connected` false; 'closed': both are gone.
   #state = 'open';
   #finishing = false;
+  // To be finished as soon as all that has come is emitted.
+  #isDue = false;
   #parked = [];
   // A handle is being made. What has come behind it, which in brood's own framing does not wait for
   // the acknowledgement, is emitted after its message.
@@ -55,6 +64,7 @@ class Channel {
     native.onhandleLost = warnHandleLost;
     native.onstarved = warnStarved;
     native.onreleased = () => this.#released();
+    native.onwhole = () => this.#finishing && this.#finishSoon();
     native.ondrained = () => target.emit('drain');
     native.onerror = (error) => this.#fail(error);
     native.onclosed = () => native.failCompletions(() => new ERR_IPC_CHANNEL_CLOSED());
@@ -94,7 +104,8 @@ class Channel {
   }
 
   #dispatch(message, fd, options, callback) {
-    const status = this.native.send(message, fd, replyKind(message), callback);
+    const kind = options.isAnswer === true ? ANSWER : replyKind(message);
+    const status = this.native.send(message, fd, kind, callback);
     if (status >= 0) return (status & FULL) === 0;
     if (!options.swallowErrors) this.#fail(errnoException(status, 'write'), callback);
     return true;
@@ -133,7 +144,15 @@ class Channel {
     this.target.connected = false;
     this.target.channel = null;
     if (binding.channelReceiving(this.native.id)) this.#finishing = true;
-    else process.nextTick(() => this.#finish());
+    else this.#finishSoon();
+  }
+
+  // Whatever has come before is emitted first, also what stands behind a handle that is being made.
+  #finishSoon() {
+    process.nextTick(() => {
+      this.#isDue = this.#reviving || this.#behind.length > 0;
+      if (!this.#isDue) this.#finish();
+    });
   }
 
   #finish() {
@@ -152,7 +171,7 @@ class Channel {
   // The peer has closed its end.
   #end() {
     this.close();
-    if (this.#finishing) this.#finish();
+    if (this.#finishing) this.#finishSoon();
   }
 
   // The peer does not keep to the protocol: nothing it says is trusted any more.
@@ -193,8 +212,8 @@ class Channel {
       closeDescriptors(handles, nextHandle);
       this.cutOff(`a message could not be decoded: ${error.message}`);
     } else if (this.#finishing && count > 0) {
-      // The message that close() waited for is among these; their ticks come first.
-      process.nextTick(() => this.#finish());
+      // The message that close() waited for is among these.
+      this.#finishSoon();
     }
   }
 
@@ -227,6 +246,7 @@ class Channel {
 
   #goOn() {
     if (this.#behind.length > 0) process.nextTick(emitNext, this);
+    else if (this.#isDue) this.#finishSoon();
   }
 
   #emit(message, handle, internal) {

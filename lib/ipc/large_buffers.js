@@ -127,14 +127,18 @@ class Aside {
       check(binding.areaFill(id, this.copies[i + 1], this.copies[i]));
     }
     for (const { buffer, region, at } of this.handedOver) {
-      const { native, number } = region;
-      this.pieces[at] = check(
-        native === null
-          ? binding.handOver(buffer, number)
-          : binding.areaHandOver(id, buffer, number, buffer.byteLength),
-      );
+      this.pieces[at] = check(this.#handOver(buffer, region, at));
       regions.delete(buffer);
     }
+  }
+
+  #handOver(buffer, { native, number }, at) {
+    if (native === null) return binding.handOver(buffer, number);
+    const status = binding.areaHandOver(native.id, buffer, number, buffer.byteLength);
+    if (status !== ENOENT) return status;
+    // The areas have ended with a peer that is gone, as the sending of any other message will say.
+    this.pieces[at - 1] = FILE;
+    return binding.sealBytes(new Uint8Array(buffer));
   }
 
   /** The message will not be sent. */

@@ -17,6 +17,7 @@ const GATHER = 1;
 const REPLY = 2;
 const NOTIFY = 4;
 const REFUSE = 8;
+const ANSWER = 16;
 
 // What a message may be to the addon besides a message.
 const NO_REPLY = 0;
@@ -43,6 +44,7 @@ const EVENTS = [
   'onsendFailed',
   'onupgraded',
   'onstarved',
+  'onwhole',
 ];
 
 binding.setChannelCallbacks(
@@ -83,6 +85,7 @@ class NativeChannel {
     this.ondrained = null;
     this.onclosed = null;
     this.onstarved = null;
+    this.onwhole = null;
     this.onerror = null;
     this.id = binding.channelOpen(this, fd, codec.advanced, maxMessageSize, isRoomy);
     if (this.id < 0) throw errnoException(this.id, 'open');
@@ -114,18 +117,19 @@ class NativeChannel {
   }
 
   // Sends one message. `fd` is a descriptor to go with it or -1 (the addon duplicates it);
-  // `reply` is ACKNOWLEDGEMENT or REFUSAL for those, which may overtake held messages. Returns the
-  // addon's status; `onsent(error)` is called once the bytes are the kernel's.
+  // `reply` is ACKNOWLEDGEMENT or REFUSAL for those, which may overtake held messages, or ANSWER,
+  // of which a peer that asks on may not leave too many unread. Returns the addon's status;
+  // `onsent(error)` is called once the bytes are the kernel's.
   send(message, fd, reply, onsent) {
-    const isPlain = this.features === null || fd >= 0;
+    const isPlain = this.features === null || fd >= 0 || reply === ANSWER;
     const encoded = isPlain ? this.codec.encode(message) : this.codec.encodeFor(this, message);
     return this.sendEncoded(encoded, fd, reply, onsent);
   }
 
   // The same for what the channel's codec has made of a message already.
   sendEncoded(encoded, fd, reply, onsent) {
-    let flags = typeof onsent === 'function' ? NOTIFY : 0;
-    if (reply !== NO_REPLY) {
+    let flags = typeof onsent === 'function' ? reply | NOTIFY : reply;
+    if (reply & REPLY) {
       flags = reply;
     } else if (this.turnOpen) {
       flags |= GATHER;
@@ -212,4 +216,4 @@ class NativeChannel {
   }
 }
 
-module.exports = { ACKNOWLEDGEMENT, FULL, NO_REPLY, NativeChannel, REFUSAL };
+module.exports = { ACKNOWLEDGEMENT, ANSWER, FULL, NO_REPLY, NativeChannel, REFUSAL };

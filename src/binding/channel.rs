@@ -42,6 +42,7 @@ enum Event {
     SendFailed = 7,
     Upgraded = 8,
     Starved = 9,
+    Whole = 10,
 }
 
 /// One channel as its environment sees it.
@@ -67,6 +68,8 @@ struct Entry {
     full: Cell<bool>,
     /// JavaScript was told that a handle is queued or unacknowledged, which `Released` will end.
     holding: Cell<bool>,
+    /// JavaScript was told that a message has come in part, and waits for `Whole`.
+    partial: Cell<bool>,
     /// The highest number a callback waits for, and the highest reported.
     wanted: Cell<u64>,
     reported: Cell<u64>,
@@ -107,6 +110,7 @@ impl Entry {
             lingering: Cell::new(false),
             full: Cell::new(false),
             holding: Cell::new(false),
+            partial: Cell::new(false),
             wanted: Cell::new(0),
             reported: Cell::new(0),
             batch: RefCell::new(None),
@@ -198,7 +202,7 @@ impl Entry {
     /// Tells JavaScript what a flush or an acknowledgement has changed, and ends a lingering
     /// channel that has nothing left to write.
     fn settle(&self, environment: &Rc<Environment>) {
-        let (events, completed, unwritten, holding, broken) = {
+        let (events, completed, unwritten, holding, buffering, broken) = {
             let mut channel = self.shared.lock();
             let events: Vec<_> = std::iter::from_fn(|| channel.next_event()).collect();
             self.update(&channel);
@@ -207,6 +211,7 @@ impl Entry {
                 channel.completed(),
                 channel.unwritten_messages(),
                 channel.holds_handle(),
+                channel.is_buffering(),
                 channel.broken().is_some(),
             )
         };
@@ -228,6 +233,9 @@ impl Entry {
         if self.holding.get() && !holding {
             self.holding.set(false);
             self.report(environment, Event::Released, 0, 0);
+        }
+        if !buffering && self.partial.replace(false) {
+            self.report(environment, Event::Whole, 0, 0);
         }
         if unwritten == 0 && self.full.replace(false) {
             self.report(environment, Event::Drained, 0, 0);

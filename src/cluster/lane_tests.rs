@@ -1,6 +1,7 @@
 //! The dispatcher with workers that have lanes: who gets which connection, and what becomes of it
 //! when something happens to the worker.
 
+use std::collections::HashSet;
 use std::io::{IoSlice, Read};
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroUsize;
@@ -306,6 +307,48 @@ fn a_client_that_sticks_to_a_busy_worker_keeps_no_other_from_being_served() {
         stage.pass_ms(STALLED_MS);
     }
     assert_eq!(served, stuck.len());
+}
+
+#[test]
+fn nor_do_any_number_of_them_for_long() {
+    let mut stage = Stage::new(Policy::Sticky);
+    let (mut one, mut two) = (stage.lane(1), stage.lane(2));
+    let mut of_one = None;
+    let mut of_two = None;
+    for host in 1..=20 {
+        let _client = stage.client_from(host);
+        stage.turn();
+        match one.serve().len() {
+            0 => of_two = Some(host),
+            _ => of_one = Some(host),
+        }
+        two.serve();
+    }
+    let stuck: Vec<_> = (0..400)
+        .map(|_| stage.client_from(of_one.unwrap()))
+        .collect();
+    let others: Vec<_> = (0..10)
+        .map(|_| stage.client_from(of_two.unwrap()))
+        .collect();
+    stage.pass_ms(900);
+    assert_eq!(two.serve().len(), 0);
+    let mut served = HashSet::new();
+    for _ in 0..40 {
+        stage.pass_ms(10);
+        served.extend(names(&two.serve()));
+    }
+    assert!(served.is_superset(&set(&ports(&others))));
+    // What the first worker was offered is still its own, and a client sticks to it again.
+    let mut first = one.serve().len();
+    assert!(first > 0);
+    let client = stage.client_from(of_one.unwrap());
+    for _ in 0..20 {
+        stage.pass_ms(10);
+        first += one.serve().len();
+        served.extend(names(&two.serve()));
+    }
+    assert!(!served.contains(&ports(&[client])[0]));
+    assert_eq!(first + served.len(), stuck.len() + others.len() + 1);
 }
 
 #[test]

@@ -21,6 +21,10 @@ use crate::sys::listener;
 /// Connections that may wait for the one worker a scheduler wants for them.
 const MOST_WAITING: usize = 256;
 
+/// How long as many as may wait hold up all others under the sticky policy, before they go to
+/// whoever has room: a worker of one client's must not stop the rest.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Connections accepted in one go, before anything else is looked at.
 const TURN: usize = 64;
 
@@ -80,6 +84,10 @@ pub struct Listening {
     members: Vec<u32>,
     /// Accepted, and nobody's yet.
     waiting: VecDeque<Connection>,
+    /// Since when as many wait as may, although some worker has room.
+    held_up_since: Option<Instant>,
+    /// They have for too long: until none waits, workers without room are passed over.
+    overflows: bool,
     /// There may be connections in the backlog: the kernel tells of new ones only.
     ready: bool,
     /// Out of descriptors or memory: not before this.
@@ -112,6 +120,8 @@ impl Listening {
             scheduler,
             members: Vec::new(),
             waiting: VecDeque::new(),
+            held_up_since: None,
+            overflows: false,
             ready: true,
             paused_until: None,
             accepted: 0,
@@ -236,6 +246,9 @@ impl Listening {
     ) -> bool {
         self.paused_until = self.paused_until.filter(|&until| until > now);
         self.distribute_waiting(workers, candidates, now);
+        if self.overflows(workers, now) {
+            self.distribute_waiting(workers, candidates, now);
+        }
         let unused = self.permits(workers, LaneLink::unused_permits);
         if !self.ready && unused == 0 {
             return false;
@@ -361,12 +374,30 @@ impl Listening {
         }
     }
 
-    fn may_accept(&self, workers: &BTreeMap<u32, Worker>) -> bool {
+    /// Whether clients' own workers are not waited for, because that has held up all others for too
+    /// long. To be called when what waits could not be handed out.
+    fn overflows(&mut self, workers: &BTreeMap<u32, Worker>, now: Instant) -> bool {
+        let is_held_up = self.is_full() && self.has_room(workers);
+        let since = self.held_up_since.unwrap_or(now);
+        self.held_up_since = is_held_up.then_some(since);
+        let is_overdue = is_held_up && now.saturating_duration_since(since) >= PATIENCE;
+        let is_sticky = self.scheduler.policy() == Policy::Sticky;
+        self.overflows = is_sticky && !self.waiting.is_empty() && (self.overflows || is_overdue);
+        self.overflows
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= MOST_WAITING
+    }
+
+    fn has_room(&self, workers: &BTreeMap<u32, Worker>) -> bool {
         let has_room = |member| workers.get(member).is_some_and(Worker::has_room);
-        self.ready
-            && self.paused_until.is_none()
-            && self.waiting.len() < MOST_WAITING
-            && self.members.iter().any(has_room)
+        self.members.iter().any(has_room)
+    }
+
+    fn may_accept(&self, workers: &BTreeMap<u32, Worker>) -> bool {
+        let is_waiting = !self.ready || self.paused_until.is_some() || self.is_full();
+        !is_waiting && self.has_room(workers)
     }
 
     fn accept(&mut self, now: Instant) -> Option<Connection> {
@@ -439,7 +470,9 @@ impl Listening {
         candidates.clear();
         let members = self.members.iter().filter_map(|id| workers.get(id));
         // Nobody waits for one that has gone, however long JavaScript takes to say so.
-        let members = members.filter(|worker| worker.is_reachable());
+        let may_wait = !self.overflows;
+        let members =
+            members.filter(|worker| worker.is_reachable() && (may_wait || worker.has_room()));
         candidates.extend(members.map(Worker::candidate));
         let Choice::Worker(index) = self.scheduler.choose(candidates, client) else {
             return None;

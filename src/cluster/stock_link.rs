@@ -16,7 +16,7 @@ use super::relay::Inbox;
 use super::stock::{self, Reply};
 use super::watch::{Source, Watch};
 use crate::ipc::shared::SharedChannel;
-use crate::ipc::{Batch, ChannelEvent, Framing, ReadEnd};
+use crate::ipc::{Batch, ChannelEvent, Framing, ReadEnd, ReceiveError};
 
 /// Connections that were acknowledged and not answered yet, with the one that was neither: a worker
 /// does both in one go, but in two messages, and waiting for the second would cost a wake-up.
@@ -145,7 +145,12 @@ impl StockLink {
         while !self.ended && reads < MOST_READS && (hung_up || !self.inbox.is_full()) {
             reads += 1;
             match self.receive(outcome) {
-                ReadEnd::Closed | ReadEnd::Failed(_) => self.end(outcome),
+                ReadEnd::Closed | ReadEnd::Failed(ReceiveError::TruncatedFrame { .. }) => {
+                    self.end(outcome);
+                }
+                ReadEnd::Failed(_) if hung_up => self.end(outcome),
+                // It lives, and may serve what it has, which is not for another then.
+                ReadEnd::Failed(_) => self.ended = true,
                 ReadEnd::Budget | ReadEnd::ShortRead if hung_up => {}
                 ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Drained => break,
                 // A channel that is read here is pinned to Node's protocol.

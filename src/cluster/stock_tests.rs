@@ -90,6 +90,20 @@ fn so_does_one_whose_end_is_known_before_its_channel_is_read() {
 }
 
 #[test]
+fn one_that_breaks_the_protocol_and_lives_on_shares_its_connection_with_nobody() {
+    let (mut stage, mut stock, clients) = Stage::with_stock(1);
+    let (_, served) = stock.receive().unwrap();
+    let mut lane = stage.lane(2);
+    let descriptors = [served.as_fd(); 100];
+    let channel = stock.channel.transport().as_fd();
+    socket::send(channel, &[IoSlice::new(b"1\n")], &descriptors).unwrap();
+    stage.turn();
+    assert_eq!(stage.on_their_way(), 0);
+    assert_eq!(lane.serve().len(), 0);
+    assert_eq!(served.peer_addr().unwrap().port(), ports(&clients)[0]);
+}
+
+#[test]
 fn an_answer_that_came_before_the_end_still_counts() {
     let (mut stage, mut stock, mut clients) = Stage::with_stock(1);
     let (number, stream) = stock.receive().unwrap();

@@ -173,6 +173,40 @@ fn a_lost_descriptor_is_sent_again_and_one_that_never_arrives_forgotten() {
     assert_eq!(receive(&mut theirs), [b"again"]);
 }
 
+#[test]
+fn what_stands_behind_a_lost_descriptor_is_delivered_when_the_peer_ends() {
+    for is_cut in [false, true] {
+        let [mut ours, mut theirs] = upgraded(VERSION);
+        ours.transport().lose_descriptors(1);
+        ours.send(b"before", None, SendMode::WriteNow).unwrap();
+        send(&mut ours, b"lost");
+        ours.send(b"behind", None, SendMode::WriteNow).unwrap();
+        let mut socket = ours.into_transport();
+        if is_cut {
+            socket.put(&[0; HEADER - 1], &[]);
+        }
+        drop(socket);
+        let mut got = Vec::new();
+        let end = loop {
+            let batch = theirs.receive(1 << 20);
+            got.extend((0..batch.len()).map(|i| batch.message(i).to_vec()));
+            let end = batch.end();
+            if matches!(end, ReadEnd::Closed | ReadEnd::Failed(_)) {
+                break end;
+            }
+        };
+        assert_eq!(got, [&b"before"[..], b"behind"]);
+        let received = HEADER - 1;
+        assert_eq!(
+            end,
+            match is_cut {
+                true => ReadEnd::Failed(ReceiveError::TruncatedFrame { received }),
+                false => ReadEnd::Closed,
+            }
+        );
+    }
+}
+
 /// What a channel has, of which each attempt needs the memory twice.
 fn receive_starved(channel: &mut Channel<FakeSocket>) -> usize {
     let batch = channel.receive(1 << 20);

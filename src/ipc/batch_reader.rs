@@ -333,6 +333,13 @@ impl BatchReader {
             .collect()
     }
 
+    /// Nothing more will come: what stands behind missing descriptors waits for them no longer.
+    pub fn give_up_missing(&mut self) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_missing()) {
+            entry.descriptors = Descriptors::Void;
+        }
+    }
+
     /// Bytes of messages that cannot be taken yet.
     pub fn unfinished(&self) -> usize {
         let held = match self.starved {

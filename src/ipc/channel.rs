@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::answers::Answers;
 use super::batch::{Arrived, Batch, HandleSlot, ReadEnd};
 use super::batch_queue::Beside;
 use super::batch_reader::{BatchReader, Notice};
@@ -28,7 +29,8 @@ use crate::sys::area::Area;
 const MIN_READ: usize = 4 * 1024;
 /// Keeps positions in a batch within 32 bits.
 const MAX_BUDGET: usize = 1 << 30;
-/// Replies that may wait for a peer to read them; a well-behaved one has a single one coming.
+/// Bytes of replies that may wait for a peer to read them. A well-behaved one has the reply to a
+/// single handle coming, and an answer to each thing it has asked for.
 const MAX_UNREAD_REPLIES: usize = 1 << 20;
 /// Bytes read between two looks at the clock while draining.
 const DRAIN_BUDGET: usize = 1 << 20;
@@ -63,6 +65,7 @@ pub struct ChannelStats {
 pub struct Channel<T> {
     transport: T,
     queue: Outgoing,
+    answers: Answers,
     reader: FrameReader,
     descriptors: DescriptorFifo,
     /// What follows the reader once the peer has switched to brood's frames.
@@ -112,6 +115,7 @@ impl<T: Transport> Channel<T> {
         Channel {
             transport,
             queue: Outgoing::new(framing),
+            answers: Answers::default(),
             reader: FrameReader::new(framing, max_message),
             descriptors: DescriptorFifo::new(limits.max_unpaired_descriptors),
             frames: None,
@@ -338,6 +342,13 @@ impl<T: Transport> Channel<T> {
         mode: SendMode,
     ) -> Result<SendStatus, Errno> {
         self.queue.commit(&mut self.transport, len, handle, mode)
+    }
+
+    /// Message `sequence` of `len` bytes, which could not be written at once, was sent because the
+    /// peer has asked for it. A peer that leaves a megabyte of them unread is no longer listened to
+    /// ([`ReceiveError::UnreadReplies`]).
+    pub fn note_answer(&mut self, sequence: u64, len: usize) {
+        self.answers.add(sequence, len);
     }
 
     /// As [`send`](Self::send), at once, for a dispatcher that shares the channel with its owner:
@@ -673,7 +684,8 @@ impl<T: Transport> Channel<T> {
         if self.ended {
             return ReadEnd::Closed;
         }
-        let waiting = self.queue.unqueued_bytes();
+        let answers = self.answers.waiting(self.queue.completed());
+        let waiting = self.queue.unqueued_bytes() + answers;
         if waiting > MAX_UNREAD_REPLIES {
             let limit = MAX_UNREAD_REPLIES;
             return ReadEnd::Failed(ReceiveError::UnreadReplies { waiting, limit });
@@ -805,7 +817,10 @@ impl<T: Transport> Channel<T> {
         result
     }
 
-    fn end_of_file(&self) -> ReadEnd {
+    fn end_of_file(&mut self) -> ReadEnd {
+        if let Some(frames) = &mut self.frames {
+            frames.give_up_missing();
+        }
         match self.unfinished() {
             0 => ReadEnd::Closed,
             received => ReadEnd::Failed(ReceiveError::TruncatedFrame { received }),

@@ -716,6 +716,47 @@ fn a_peer_that_asks_for_replies_and_reads_none_is_not_listened_to_for_ever() {
 }
 
 #[test]
+fn a_peer_that_asks_for_answers_may_be_behind_by_a_mebibyte_and_with_all_else() {
+    let (mut channel, mut peer) = channel();
+    channel.transport().set_capacity(0);
+    for _ in 0..40 {
+        gather(&mut channel, &[b'1'; 100_000]);
+    }
+    let mut answered = 0;
+    let end = loop {
+        peer.put(b"1\n", &[]);
+        let batch = channel.receive(BUDGET);
+        if batch.is_empty() {
+            break batch.end();
+        }
+        let status = now(&mut channel, &[b'2'; 1000]);
+        channel.note_answer(status.sequence, 1000);
+        answered += 1000;
+    };
+    let error = ReceiveError::UnreadReplies {
+        waiting: answered,
+        limit: 1 << 20,
+    };
+    assert_eq!(end, ReadEnd::Failed(error));
+    assert!(answered <= (1 << 20) + 1000);
+}
+
+#[test]
+fn answers_that_are_read_are_not_held_against_a_peer() {
+    let (mut channel, mut peer) = channel();
+    for _ in 0..20 {
+        channel.transport().set_capacity(0);
+        let status = now(&mut channel, &[b'1'; 100_000]);
+        channel.note_answer(status.sequence, 100_000);
+        channel.transport().set_capacity(1 << 20);
+        channel.flush();
+        peer.get();
+        peer.put(b"1\n", &[]);
+        assert_eq!(channel.receive(BUDGET).len(), 1);
+    }
+}
+
+#[test]
 fn reading_that_ended_still_lets_messages_out() {
     let (ours, mut peer) = pair();
     let limits = Limits {

@@ -4,6 +4,7 @@
 //! in `binding` and `lib/ipc`.
 
 mod advanced;
+mod answers;
 mod areas;
 mod batch;
 mod batch_queue;

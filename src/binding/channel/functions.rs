@@ -131,10 +131,13 @@ unsafe extern "C" fn is_idle(env: napi_env, info: napi_callback_info) -> napi_va
     value::boolean(env, idle)
 }
 
-/// Whether a message has arrived in part.
+/// Whether a message has arrived in part; `Whole` will tell when there is none any more.
 unsafe extern "C" fn is_receiving(env: napi_env, info: napi_callback_info) -> napi_value {
     let [id] = value::arguments(env, info);
-    let receiving = entry_of(env, id).is_some_and(|(_, entry)| entry.shared.lock().is_buffering());
+    let receiving = entry_of(env, id).is_some_and(|(_, entry)| {
+        entry.partial.set(entry.shared.lock().is_buffering());
+        entry.partial.get()
+    });
     value::boolean(env, receiving)
 }
 

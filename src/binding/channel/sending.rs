@@ -26,6 +26,7 @@ const GATHER: i32 = 1;
 const REPLY: i32 = 2;
 const NOTIFY: i32 = 4;
 const REFUSE: i32 = 8;
+const ANSWER: i32 = 16;
 
 /// Bits of a send's result; the message's number stands above them.
 const PENDING: u64 = 1;
@@ -94,6 +95,12 @@ fn send(
         return value::outcome(env, result.map(|()| 0));
     }
     let result = channel.commit(length, handle, mode);
+    if flags & ANSWER != 0
+        && let Ok(status) = &result
+        && status.progress != Progress::Written
+    {
+        channel.note_answer(status.sequence, length);
+    }
     sent(env, &entry, channel, result, flags)
 }
 
