@@ -490,8 +490,9 @@ describe('sharedBuffer() for a peer', () => {
     const child = await upgraded();
     const buffer = sharedBuffer(SIZE, child).fill(4);
     process.kill(child.pid, 'SIGKILL');
-    // Without a turn of the loop, in which the end would be noticed.
-    while (isRunning(child.pid));
+    // Without a turn of the loop, in which the end would be noticed. Its last thread closes its files.
+    const threads = () => fs.readdirSync(`/proc/${child.pid}/task`).length;
+    while (isRunning(child.pid) || threads() > 1);
     const send = (message) => new Promise((resolve) => child.send(message, resolve));
     for (const message of ['notices', buffer, { buffer }]) {
       expect(await send(message)).toMatchObject({ code: 'EPIPE', syscall: 'write' });
