@@ -139,9 +139,11 @@ test('so is one that its lane has never reached', async () => {
     execArgv: ['-r', fixture('misses-lane.js')],
     limits: { openFiles: 100 },
   });
-  const worker = await fork();
   let refusals = 0;
-  worker.process.on('internalMessage', ({ cmd }) => (refusals += cmd === 'NODE_HANDLE_NACK'));
+  cluster.once('fork', ({ process }) => {
+    process.on('internalMessage', ({ cmd }) => (refusals += cmd === 'NODE_HANDLE_NACK'));
+  });
+  const worker = await fork();
   const { port } = await ask(worker, 'listen', { at: { port: 0 } });
   expect(refusals).toBe(4);
   for (let i = 0; i < 3; i++) expect(await whoServes({ port })).toBe(worker.process.pid);

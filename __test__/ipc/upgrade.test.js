@@ -382,18 +382,21 @@ sock.sendall(frame(1, b'1\\n[2]\\n', 2, 0) + frame(1, b'"x"\\n', 1, 1))`);
   await end(child);
 });
 
-describe('disconnect() while something has come in part', () => {
-  /** What the parent hears of a peer that sends `half`, and `rest` once the parent has hung up. */
-  async function heard({ setup = '', half, rest }) {
-    const child = python(`upgrade(); ${setup}
-send(frame(1, b'"half"\\n', 1, 0) + ${half})
+describe('disconnect() in a message listener', () => {
+  /** What the parent hears of a peer that sends `first`, and `rest` once the parent has hung up. */
+  async function heard({ first, rest = "b''" }) {
+    const child = python(`upgrade()
+server = socket.create_server(('127.0.0.1', 0))
+handle = frame(3, b'{"cmd":"NODE_HANDLE","type":"net.Server","msg":"server"}\\n', 1, 1, 1)
+behind = frame(1, b'"behind"\\n"last"\\n', 2, 2)
+send(frame(1, b'"first"\\n', 1, 0) + ${first})
 sock.recv(1)
 sock.sendall(${rest})`);
     const events = [];
     child.on('message', (message, handle) => {
       events.push(message);
       handle?.close();
-      if (message !== 'half') return;
+      if (message !== 'first') return;
       child.send('the rest');
       child.disconnect();
     });
@@ -403,22 +406,23 @@ sock.sendall(${rest})`);
     return events;
   }
 
-  test('waits no longer than until it turns out to be no message', async () => {
-    const [half, rest] = ['frame(6, number=9)[:8], []', 'frame(6, number=9)[8:]'];
-    expect(await heard({ half, rest })).toEqual(['half', 'disconnect']);
+  test('waits for what has come in part no longer than until it turns out to be no message', async () => {
+    const [first, rest] = ['frame(6, number=9)[:8], []', 'frame(6, number=9)[8:]'];
+    expect(await heard({ first, rest })).toEqual(['first', 'disconnect']);
   });
 
-  test('waits for what stands behind the handle that it was', async () => {
-    const setup = `
-server = socket.create_server(('127.0.0.1', 0))
-handle = frame(3, b'{"cmd":"NODE_HANDLE","type":"net.Server","msg":"server"}\\n', 1, 1, 1)`;
-    const half = 'handle[:8], [server.fileno()]';
-    const rest = `handle[8:] + frame(1, b'"behind"\\n"last"\\n', 2, 2)`;
-    const expected = ['half', 'server', 'behind', 'last', 'disconnect'];
-    await expectNoLeaks(async () => {
-      expect(await heard({ setup, half, rest })).toEqual(expected);
-    });
-  });
+  test('waits for a handle that has come in part, and for what stands behind it', () =>
+    expectNoLeaks(async () => {
+      const [first, rest] = ['handle[:8], [server.fileno()]', 'handle[8:] + behind'];
+      const expected = ['first', 'server', 'behind', 'last', 'disconnect'];
+      expect(await heard({ first, rest })).toEqual(expected);
+    }));
+
+  test('closes a handle that has come with it, and emits what stands behind', () =>
+    expectNoLeaks(async () => {
+      const first = 'handle + behind, [server.fileno()]';
+      expect(await heard({ first })).toEqual(['first', 'behind', 'last', 'disconnect']);
+    }));
 });
 
 describe('a peer that lies is cut off, or not upgraded:', () => {

@@ -5,6 +5,7 @@
 // addon's; what handles turn into is handles.js.
 
 const net = require('node:net');
+const { constants } = require('node:os');
 const { deprecate } = require('node:util');
 const {
   ACKNOWLEDGEMENT,
@@ -34,6 +35,7 @@ const {
 
 const SENDABLE = ['string', 'object', 'number', 'boolean'];
 const QUIETLY = { swallowErrors: true };
+const ENOBUFS = -constants.errno.ENOBUFS;
 const NONE = Object.freeze({ __proto__: null });
 
 const channels = new WeakMap();
@@ -107,6 +109,10 @@ class Channel {
     const kind = options.isAnswer === true ? ANSWER : replyKind(message);
     const status = this.native.send(message, fd, kind, callback);
     if (status >= 0) return (status & FULL) === 0;
+    if (kind === ANSWER && status === ENOBUFS) {
+      this.cutOff('peer asks on and reads no answer');
+      return false;
+    }
     if (!options.swallowErrors) this.#fail(errnoException(status, 'write'), callback);
     return true;
   }
@@ -136,8 +142,9 @@ class Channel {
     if (this.#state === 'closing') this.target._disconnect();
   }
 
-  // The channel is gone for the user from here on; what is queued is still written. A message
-  // that has arrived in part is waited for.
+  // The channel is gone for the user from here on; what is queued is still written. Messages that
+  // have arrived are emitted, but handles among them are closed; one that has arrived in part is
+  // waited for.
   close() {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
@@ -147,7 +154,7 @@ class Channel {
     else this.#finishSoon();
   }
 
-  // Whatever has come before is emitted first, also what stands behind a handle that is being made.
+  // What stands behind a handle that is being made is emitted first.
   #finishSoon() {
     process.nextTick(() => {
       this.#isDue = this.#reviving || this.#behind.length > 0;
@@ -155,12 +162,12 @@ class Channel {
     });
   }
 
-  #finish() {
+  #finish(isCutOff = false) {
     this.#finishing = false;
     if (this.#onClose === null) return;
     const onClose = this.#onClose;
     this.#onClose = null;
-    this.native.shutdown();
+    this.native.shutdown(isCutOff);
     try {
       this.target.emit('disconnect');
     } finally {
@@ -188,7 +195,7 @@ class Channel {
         if (this.target.listenerCount('error') > 0) this.target.emit('error', error);
         else process.emitWarning(error.message, { code: error.code });
       } finally {
-        this.#finish();
+        this.#finish(true);
       }
     });
   }

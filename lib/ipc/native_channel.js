@@ -116,29 +116,20 @@ class NativeChannel {
     return this.id === 0 || binding.channelPin(this.id);
   }
 
-  // Sends one message. `fd` is a descriptor to go with it or -1 (the addon duplicates it);
-  // `reply` is ACKNOWLEDGEMENT or REFUSAL for those, which may overtake held messages, or ANSWER,
-  // of which a peer that asks on may not leave too many unread. Returns the addon's status;
-  // `onsent(error)` is called once the bytes are the kernel's.
-  send(message, fd, reply, onsent) {
-    const isPlain = this.features === null || fd >= 0 || reply === ANSWER;
+  // Sends one message. `fd` is a descriptor to go with it or -1 (the addon duplicates it); `kind` is
+  // ACKNOWLEDGEMENT or REFUSAL for those, which may overtake held messages, or ANSWER for what the
+  // peer has asked for: -ENOBUFS when it has left too much of that unread. Returns the addon's
+  // status; `onsent(error)` is called once the bytes are the kernel's.
+  send(message, fd, kind, onsent) {
+    const isPlain = this.features === null || fd >= 0;
     const encoded = isPlain ? this.codec.encode(message) : this.codec.encodeFor(this, message);
-    return this.sendEncoded(encoded, fd, reply, onsent);
+    return this.sendEncoded(encoded, fd, kind, onsent);
   }
 
   // The same for what the channel's codec has made of a message already.
-  sendEncoded(encoded, fd, reply, onsent) {
-    let flags = typeof onsent === 'function' ? reply | NOTIFY : reply;
-    if (reply & REPLY) {
-      flags = reply;
-    } else if (this.turnOpen) {
-      flags |= GATHER;
-      this.#gather();
-    } else {
-      this.turnOpen = true;
-      process.nextTick(endTurn, this);
-    }
-    const status = transmit(this.id, encoded, fd, flags);
+  sendEncoded(encoded, fd, kind, onsent) {
+    const flags = kind & REPLY ? 0 : this.#flagsInTurn(onsent);
+    const status = transmit(this.id, encoded, fd, kind | flags);
     if (status < 0) return status;
     if (typeof onsent !== 'function') return status;
     if (status & PENDING) {
@@ -149,6 +140,18 @@ class NativeChannel {
       process.nextTick(onsent, null);
     }
     return status;
+  }
+
+  // The first message of a turn is written at once, the others together.
+  #flagsInTurn(onsent) {
+    const notify = typeof onsent === 'function' ? NOTIFY : 0;
+    if (!this.turnOpen) {
+      this.turnOpen = true;
+      process.nextTick(endTurn, this);
+      return notify;
+    }
+    this.#gather();
+    return notify | GATHER;
   }
 
   #gather() {
@@ -204,12 +207,13 @@ class NativeChannel {
     if (this.id !== 0) binding.channelRead(this.id, false);
   }
 
-  // Stops receiving. What is still queued is written first, in the background; onclosed() follows.
-  shutdown() {
+  // Stops receiving. What is still queued is written first, in the background, unless the peer is
+  // not to be waited for; onclosed() follows.
+  shutdown(atOnce) {
     if (this.id === 0) return;
     this.flush();
     this.areas.stop();
-    const lingers = binding.channelShutdown(this.id);
+    const lingers = binding.channelShutdown(this.id, atOnce);
     this.id = 0;
     this.fd = -1;
     if (!lingers) this.onclosed();

@@ -158,8 +158,8 @@ impl Entry {
             relayed.set_ref(keeps_alive);
         }
         let waits = self.wanted.get() > self.reported.get();
-        self.shared
-            .ask_for_attention(unwritten || waits || self.full.get() || self.holding.get());
+        let told = self.full.get() || self.holding.get() || self.partial.get();
+        self.shared.ask_for_attention(unwritten || waits || told);
         if let Some(timer) = self.timer.borrow().as_ref() {
             timer.set_ref(keeps_alive && self.pausing.get());
         }
@@ -234,7 +234,8 @@ impl Entry {
             self.holding.set(false);
             self.report(environment, Event::Released, 0, 0);
         }
-        if !buffering && self.partial.replace(false) {
+        // What the dispatcher has read is to be delivered before.
+        if !buffering && !self.has_relayed() && self.partial.replace(false) {
             self.report(environment, Event::Whole, 0, 0);
         }
         if unwritten == 0 && self.full.replace(false) {
@@ -264,6 +265,12 @@ impl Entry {
         if !self.busy.get().is_zero() {
             environment.busy().stir();
         }
+    }
+
+    /// Whether something that the dispatcher has read is still to come to JavaScript.
+    fn has_relayed(&self) -> bool {
+        let relayed = self.relayed.borrow();
+        relayed.as_ref().is_some_and(|relayed| !relayed.is_idle())
     }
 
     /// Takes the channel back from the dispatcher, with nobody to hear what it has read.

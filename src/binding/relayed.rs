@@ -43,6 +43,11 @@ impl Relayed {
         Some(popped.batch)
     }
 
+    /// Whether nothing waits, or is on its way to the inbox.
+    pub fn is_idle(&self) -> bool {
+        self.inbox.is_idle()
+    }
+
     /// Has the thread come back to what is left.
     pub fn ring(&self) {
         self.inbox.ring();

@@ -17,7 +17,9 @@ use super::lane_link::LaneLink;
 use super::outcome::Outcome;
 use super::receiver::Receiver;
 use super::scheduler::Policy;
-use super::stage::{LaneWorker, RESTED_MS, STALLED_MS, Stage, is_closed, names, ports, say, set};
+use super::stage::{
+    LaneWorker, RESTED_MS, STALLED_MS, Served, Stage, is_closed, names, ports, say, set,
+};
 use crate::sys::shared_memory::SharedMemory;
 use crate::sys::socket::{self, Ancillary};
 
@@ -281,23 +283,30 @@ fn nobody_waits_for_a_worker_whose_lane_has_ended_whatever_the_policy() {
     }
 }
 
+/// Clients of which one sticks to the first worker, and the other to the second.
+fn hosts_of(stage: &mut Stage, one: &mut LaneWorker, two: &mut LaneWorker) -> (u8, u8) {
+    let (mut of_one, mut of_two) = (0, 0);
+    for host in 1..=20 {
+        let _client = stage.client_from(host);
+        stage.turn();
+        match one.serve().len() {
+            0 => of_two = host,
+            _ => of_one = host,
+        }
+        two.serve();
+    }
+    (of_one, of_two)
+}
+
 #[test]
 fn a_client_that_sticks_to_a_busy_worker_keeps_no_other_from_being_served() {
     let mut stage = Stage::new(Policy::Sticky);
     let (mut one, mut two) = (stage.lane(1), stage.lane(2));
-    let of = |served: usize| if served > 0 { 1 } else { 2 };
-    let mut homes = Vec::new();
-    for host in 1..=20 {
-        let _client = stage.client_from(host);
-        stage.turn();
-        homes.push((host, of(one.serve().len())));
-        two.serve();
-    }
-    let host_of = |home| homes.iter().find(|entry| entry.1 == home).unwrap().0;
-    let stuck: Vec<_> = (0..100).map(|_| stage.client_from(host_of(1))).collect();
+    let (of_one, of_two) = hosts_of(&mut stage, &mut one, &mut two);
+    let stuck: Vec<_> = (0..100).map(|_| stage.client_from(of_one)).collect();
     stage.pass_ms(STALLED_MS);
     assert!(stage.waiting() > 0);
-    let other = [stage.client_from(host_of(2))];
+    let other = [stage.client_from(of_two)];
     stage.turn();
     assert_eq!(names(&two.serve()), ports(&other));
     // Nor is one of the first lost.
@@ -310,54 +319,40 @@ fn a_client_that_sticks_to_a_busy_worker_keeps_no_other_from_being_served() {
 }
 
 #[test]
-fn nor_do_any_number_of_them_for_long() {
-    let mut stage = Stage::new(Policy::Sticky);
-    let (mut one, mut two) = (stage.lane(1), stage.lane(2));
-    let mut of_one = None;
-    let mut of_two = None;
-    for host in 1..=20 {
-        let _client = stage.client_from(host);
-        stage.turn();
-        match one.serve().len() {
-            0 => of_two = Some(host),
-            _ => of_one = Some(host),
+fn nor_do_any_number_of_them_for_long_although_their_worker_takes_some_now_and_then() {
+    for one_takes_some in [false, true] {
+        let mut stage = Stage::new(Policy::Sticky);
+        let (mut one, mut two) = (stage.lane(1), stage.lane(2));
+        let (of_one, of_two) = hosts_of(&mut stage, &mut one, &mut two);
+        let stuck: Vec<_> = (0..400).map(|_| stage.client_from(of_one)).collect();
+        let others: Vec<_> = (0..10).map(|_| stage.client_from(of_two)).collect();
+        let (mut by_one, mut by_two) = (0, HashSet::new());
+        // Ports alone do not tell clients with different addresses apart.
+        let addresses = |served: Vec<Served>| {
+            let address = |one: Served| one.stream.peer_addr().unwrap();
+            served.into_iter().map(address).collect::<Vec<_>>()
+        };
+        for round in 1..=150 {
+            stage.pass_ms(10);
+            by_two.extend(addresses(two.serve()));
+            if one_takes_some && round % 50 == 0 {
+                by_one += one.serve().len();
+            }
         }
-        two.serve();
+        let is_by_two = |client: &TcpStream| by_two.contains(&client.local_addr().unwrap());
+        assert!(others.iter().all(is_by_two));
+        // The second worker had only those that could not wait for their own.
+        assert!(stage.waiting() >= 200, "{}", stage.waiting());
+        while stage.waiting() + stage.on_their_way() > 0 {
+            by_one += one.serve().len();
+            stage.pass_ms(10);
+        }
+        assert_eq!(two.serve().len(), 0);
+        assert_eq!(by_one + by_two.len(), stuck.len() + others.len());
+        let client = [stage.client_from(of_one)];
+        stage.turn();
+        assert_eq!(names(&one.serve()), ports(&client));
     }
-    let stuck: Vec<_> = (0..400)
-        .map(|_| stage.client_from(of_one.unwrap()))
-        .collect();
-    let others: Vec<_> = (0..10)
-        .map(|_| stage.client_from(of_two.unwrap()))
-        .collect();
-    stage.pass_ms(900);
-    assert_eq!(two.serve().len(), 0);
-    // Ports alone do not tell clients with different addresses apart.
-    let mut by_two = HashSet::new();
-    let mut serve = |two: &mut LaneWorker| {
-        by_two.extend(
-            two.serve()
-                .iter()
-                .map(|one| one.stream.peer_addr().unwrap()),
-        );
-    };
-    for _ in 0..40 {
-        stage.pass_ms(10);
-        serve(&mut two);
-    }
-    // What the first worker was offered is still its own, and a client sticks to it again.
-    let mut by_one = one.serve().len();
-    assert!(by_one > 0);
-    let client = stage.client_from(of_one.unwrap());
-    for _ in 0..20 {
-        stage.pass_ms(10);
-        by_one += one.serve().len();
-        serve(&mut two);
-    }
-    let is_by_two = |client: &TcpStream| by_two.contains(&client.local_addr().unwrap());
-    assert!(others.iter().all(is_by_two));
-    assert!(!is_by_two(&client));
-    assert_eq!(by_one + by_two.len(), stuck.len() + others.len() + 1);
 }
 
 #[test]

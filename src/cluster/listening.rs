@@ -21,8 +21,8 @@ use crate::sys::listener;
 /// Connections that may wait for the one worker a scheduler wants for them.
 const MOST_WAITING: usize = 256;
 
-/// How long as many as may wait hold up all others under the sticky policy, before they go to
-/// whoever has room: a worker of one client's must not stop the rest.
+/// How long clients of one worker may hold up all others under the sticky policy. After that those
+/// that come on top go to whoever has room.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Connections accepted in one go, before anything else is looked at.
@@ -84,10 +84,8 @@ pub struct Listening {
     members: Vec<u32>,
     /// Accepted, and nobody's yet.
     waiting: VecDeque<Connection>,
-    /// Since when as many wait as may, although some worker has room.
-    held_up_since: Option<Instant>,
-    /// They have for too long: until none waits, workers without room are passed over.
-    overflows: bool,
+    /// Since when as many wait as may, or nearly.
+    full_since: Option<Instant>,
     /// There may be connections in the backlog: the kernel tells of new ones only.
     ready: bool,
     /// Out of descriptors or memory: not before this.
@@ -120,8 +118,7 @@ impl Listening {
             scheduler,
             members: Vec::new(),
             waiting: VecDeque::new(),
-            held_up_since: None,
-            overflows: false,
+            full_since: None,
             ready: true,
             paused_until: None,
             accepted: 0,
@@ -246,9 +243,7 @@ impl Listening {
     ) -> bool {
         self.paused_until = self.paused_until.filter(|&until| until > now);
         self.distribute_waiting(workers, candidates, now);
-        if self.overflows(workers, now) {
-            self.distribute_waiting(workers, candidates, now);
-        }
+        self.note_whether_full(now);
         let unused = self.permits(workers, LaneLink::unused_permits);
         if !self.ready && unused == 0 {
             return false;
@@ -272,15 +267,15 @@ impl Listening {
             return false;
         }
         for _ in 0..TURN {
-            if !self.may_accept(workers) {
+            if !self.may_accept(workers, now) {
                 return false;
             }
             let Some(connection) = self.accept(now) else {
                 return false;
             };
-            if let Some(connection) = self.hand_over(connection, workers, candidates, now) {
-                self.waiting.push_back(connection);
-            }
+            let may_wait = !self.is_full();
+            let waits = self.hand_over(connection, may_wait, workers, candidates, now);
+            self.waiting.extend(waits);
         }
         true
     }
@@ -322,7 +317,7 @@ impl Listening {
         now: Instant,
     ) {
         for _ in 0..count {
-            let Some(worker) = self.choose(None, workers, candidates) else {
+            let Some(worker) = self.choose(None, true, workers, candidates) else {
                 return;
             };
             if let Link::Lane(link) = &mut worker.link {
@@ -368,36 +363,37 @@ impl Listening {
             let Some(connection) = self.waiting.pop_front() else {
                 return;
             };
-            if let Some(connection) = self.hand_over(connection, workers, candidates, now) {
-                self.waiting.push_back(connection);
-            }
+            let waits = self.hand_over(connection, true, workers, candidates, now);
+            self.waiting.extend(waits);
         }
-    }
-
-    /// Whether clients' own workers are not waited for, because that has held up all others for too
-    /// long. To be called when what waits could not be handed out.
-    fn overflows(&mut self, workers: &BTreeMap<u32, Worker>, now: Instant) -> bool {
-        let is_held_up = self.is_full() && self.has_room(workers);
-        let since = self.held_up_since.unwrap_or(now);
-        self.held_up_since = is_held_up.then_some(since);
-        let is_overdue = is_held_up && now.saturating_duration_since(since) >= PATIENCE;
-        let is_sticky = self.scheduler.policy() == Policy::Sticky;
-        self.overflows = is_sticky && !self.waiting.is_empty() && (self.overflows || is_overdue);
-        self.overflows
     }
 
     fn is_full(&self) -> bool {
         self.waiting.len() >= MOST_WAITING
     }
 
-    fn has_room(&self, workers: &BTreeMap<u32, Worker>) -> bool {
-        let has_room = |member| workers.get(member).is_some_and(Worker::has_room);
-        self.members.iter().any(has_room)
+    /// A worker that is slow, and takes one of its clients' now and then, does not start time anew.
+    fn note_whether_full(&mut self, now: Instant) {
+        if self.waiting.len() < MOST_WAITING / 2 {
+            self.full_since = None;
+        } else if self.is_full() {
+            self.full_since.get_or_insert(now);
+        }
     }
 
-    fn may_accept(&self, workers: &BTreeMap<u32, Worker>) -> bool {
-        let is_waiting = !self.ready || self.paused_until.is_some() || self.is_full();
-        !is_waiting && self.has_room(workers)
+    /// Whether others have been held up for too long by clients that wait for their own worker.
+    fn is_overdue(&self, now: Instant) -> bool {
+        let is_sticky = self.scheduler.policy() == Policy::Sticky;
+        let full_for = self.full_since.map(|at| now.saturating_duration_since(at));
+        is_sticky && full_for >= Some(PATIENCE)
+    }
+
+    fn may_accept(&self, workers: &BTreeMap<u32, Worker>, now: Instant) -> bool {
+        let has_room = |member| workers.get(member).is_some_and(Worker::has_room);
+        self.ready
+            && self.paused_until.is_none()
+            && (!self.is_full() || self.is_overdue(now))
+            && self.members.iter().any(has_room)
     }
 
     fn accept(&mut self, now: Instant) -> Option<Connection> {
@@ -428,10 +424,12 @@ impl Listening {
         None
     }
 
-    /// Gives a connection to the worker the scheduler chooses; returns it if it has to wait.
+    /// Gives a connection to the worker the scheduler chooses, unless it may not wait among those
+    /// that have room; returns it if it has to wait.
     fn hand_over(
         &mut self,
         mut connection: Connection,
+        may_wait: bool,
         workers: &mut BTreeMap<u32, Worker>,
         candidates: &mut Vec<Candidate>,
         now: Instant,
@@ -439,7 +437,7 @@ impl Listening {
         // A worker that cannot be sent to rests, and so has no room the next time.
         for _ in 0..=self.members.len() {
             let client = connection.client();
-            let Some(worker) = self.choose(client, workers, candidates) else {
+            let Some(worker) = self.choose(client, may_wait, workers, candidates) else {
                 return Some(connection);
             };
             match &mut worker.link {
@@ -464,13 +462,13 @@ impl Listening {
     fn choose<'a>(
         &mut self,
         client: Option<IpAddr>,
+        may_wait: bool,
         workers: &'a mut BTreeMap<u32, Worker>,
         candidates: &mut Vec<Candidate>,
     ) -> Option<&'a mut Worker> {
         candidates.clear();
         let members = self.members.iter().filter_map(|id| workers.get(id));
         // Nobody waits for one that has gone, however long JavaScript takes to say so.
-        let may_wait = !self.overflows;
         let members =
             members.filter(|worker| worker.is_reachable() && (may_wait || worker.has_room()));
         candidates.extend(members.map(Worker::candidate));

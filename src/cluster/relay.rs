@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
@@ -72,6 +72,8 @@ pub struct Inbox {
     relay: Arc<Relay>,
     batches: Mutex<VecDeque<Batch>>,
     bytes: AtomicUsize,
+    /// Something may have been read and not been put here yet.
+    is_being_filled: AtomicBool,
 }
 
 impl Inbox {
@@ -82,6 +84,7 @@ impl Inbox {
             relay,
             batches: Mutex::default(),
             bytes: AtomicUsize::new(0),
+            is_being_filled: AtomicBool::new(false),
         })
     }
 
@@ -108,6 +111,18 @@ impl Inbox {
     /// Whether no more should be read before the thread has come to what is here.
     pub fn is_full(&self) -> bool {
         self.bytes.load(Ordering::Acquire) > MOST_WAITING
+    }
+
+    /// Says whether its channel is being read. To be set before the channel is locked: whoever then
+    /// finds under its lock that something has been read finds it here, or this set.
+    pub fn set_being_filled(&self, is_being_filled: bool) {
+        self.is_being_filled
+            .store(is_being_filled, Ordering::Release);
+    }
+
+    /// Whether nothing is here, or about to be.
+    pub fn is_idle(&self) -> bool {
+        !self.is_being_filled.load(Ordering::Acquire) && lock(&self.batches).is_empty()
     }
 
     /// Wakes the thread without a message: something else about the channel has changed.

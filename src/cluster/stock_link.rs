@@ -140,6 +140,7 @@ impl StockLink {
     /// much lies in the inbox: the end must be seen. It is no more than a socket holds, unless somebody
     /// else holds the other end and goes on writing.
     pub fn on_ready(&mut self, hung_up: bool, outcome: &mut Outcome) {
+        self.inbox.set_being_filled(true);
         self.channel.lock().flush();
         let mut reads = 0;
         while !self.ended && reads < MOST_READS && (hung_up || !self.inbox.is_full()) {
@@ -158,6 +159,7 @@ impl StockLink {
             }
         }
         self.check_events(outcome);
+        self.inbox.set_being_filled(false);
         if self.channel.wants_attention() {
             self.inbox.ring();
         }

@@ -100,7 +100,7 @@ fn one_that_breaks_the_protocol_and_lives_on_shares_its_connection_with_nobody()
     stage.turn();
     assert_eq!(stage.on_their_way(), 0);
     assert_eq!(lane.serve().len(), 0);
-    assert_eq!(served.peer_addr().unwrap().port(), ports(&clients)[0]);
+    drop(clients);
 }
 
 #[test]

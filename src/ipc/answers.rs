@@ -1,5 +1,5 @@
 //! What a peer was sent because it has asked for it, and has not read yet. Bounding that is left to
-//! `channel`: what a user sends of its own accord is as much as the user likes.
+//! `channel`; what a user sends of its own accord is as much as the user likes.
 
 use std::collections::VecDeque;
 

@@ -18,7 +18,7 @@ use super::descriptors::DescriptorFifo;
 use super::error::ReceiveError;
 use super::frame_reader::{FrameReader, Frames};
 use super::layout::Kind;
-use super::ledger::{ChannelEvent, FlushState, SendMode, SendStatus, Sender};
+use super::ledger::{ChannelEvent, FlushState, Progress, SendMode, SendStatus, Sender};
 use super::outgoing::Outgoing;
 use super::transport::{Ancillary, Ready, Transport};
 use super::upgrade::{self, Negotiation, Offer, Step, Terms, features};
@@ -29,9 +29,11 @@ use crate::sys::area::Area;
 const MIN_READ: usize = 4 * 1024;
 /// Keeps positions in a batch within 32 bits.
 const MAX_BUDGET: usize = 1 << 30;
-/// Bytes of replies that may wait for a peer to read them. A well-behaved one has the reply to a
-/// single handle coming, and an answer to each thing it has asked for.
+/// Bytes of replies, and of answers, that may wait for a peer to read them. A well-behaved one has
+/// the reply to a single handle coming, and an answer to each thing it has asked for.
 const MAX_UNREAD_REPLIES: usize = 1 << 20;
+/// What the descriptor of an answer counts for, so that these stay few as well.
+const WEIGHT_OF_HANDLE: usize = 1 << 10;
 /// Bytes read between two looks at the clock while draining.
 const DRAIN_BUDGET: usize = 1 << 20;
 
@@ -344,11 +346,29 @@ impl<T: Transport> Channel<T> {
         self.queue.commit(&mut self.transport, len, handle, mode)
     }
 
-    /// Message `sequence` of `len` bytes, which could not be written at once, was sent because the
-    /// peer has asked for it. A peer that leaves a megabyte of them unread is no longer listened to
-    /// ([`ReceiveError::UnreadReplies`]).
-    pub fn note_answer(&mut self, sequence: u64, len: usize) {
-        self.answers.add(sequence, len);
+    /// As [`commit`](Self::commit), for what the peer has asked for. To one that leaves a megabyte of
+    /// answers unread, or as many descriptors as there are kilobytes in it, nothing is sent.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); `ENOBUFS` in that case.
+    ///
+    /// # Panics
+    /// If `len` is more than was reserved.
+    pub fn commit_answer(
+        &mut self,
+        len: usize,
+        handle: Option<OwnedFd>,
+        mode: SendMode,
+    ) -> Result<SendStatus, Errno> {
+        if self.answers.waiting(self.queue.completed()) > MAX_UNREAD_REPLIES {
+            return Err(Errno::ENOBUFS);
+        }
+        let weight = handle.as_ref().map_or(0, |_| WEIGHT_OF_HANDLE);
+        let status = self.commit(len, handle, mode)?;
+        if status.progress != Progress::Written {
+            self.answers.add(status.sequence, len + weight);
+        }
+        Ok(status)
     }
 
     /// As [`send`](Self::send), at once, for a dispatcher that shares the channel with its owner:
@@ -684,8 +704,7 @@ impl<T: Transport> Channel<T> {
         if self.ended {
             return ReadEnd::Closed;
         }
-        let answers = self.answers.waiting(self.queue.completed());
-        let waiting = self.queue.unqueued_bytes() + answers;
+        let waiting = self.queue.unqueued_bytes();
         if waiting > MAX_UNREAD_REPLIES {
             let limit = MAX_UNREAD_REPLIES;
             return ReadEnd::Failed(ReceiveError::UnreadReplies { waiting, limit });

@@ -715,44 +715,58 @@ fn a_peer_that_asks_for_replies_and_reads_none_is_not_listened_to_for_ever() {
     assert!(refused < (1 << 20) + 1000 * NACK.len());
 }
 
+/// Sends an answer of `len` bytes.
+fn answer(
+    channel: &mut Channel<FakeSocket>,
+    len: usize,
+    handle: Option<OwnedFd>,
+) -> Result<SendStatus, Errno> {
+    channel.reserve(len).fill(b'1');
+    channel.commit_answer(len, handle, SendMode::WriteNow)
+}
+
 #[test]
-fn a_peer_that_asks_for_answers_may_be_behind_by_a_mebibyte_and_with_all_else() {
+fn a_peer_may_leave_a_mebibyte_of_answers_unread_and_as_much_else_as_there_is() {
     let (mut channel, mut peer) = channel();
     channel.transport().set_capacity(0);
     for _ in 0..40 {
         gather(&mut channel, &[b'1'; 100_000]);
     }
     let mut answered = 0;
-    let end = loop {
-        peer.put(b"1\n", &[]);
-        let batch = channel.receive(BUDGET);
-        if batch.is_empty() {
-            break batch.end();
+    let refused = loop {
+        match answer(&mut channel, 1000, None) {
+            Ok(_) => answered += 1000,
+            Err(errno) => break errno,
         }
-        let status = now(&mut channel, &[b'2'; 1000]);
-        channel.note_answer(status.sequence, 1000);
-        answered += 1000;
     };
-    let error = ReceiveError::UnreadReplies {
-        waiting: answered,
-        limit: 1 << 20,
-    };
-    assert_eq!(end, ReadEnd::Failed(error));
-    assert!(answered <= (1 << 20) + 1000);
+    assert_eq!(refused, Errno::ENOBUFS);
+    assert_eq!(answered, (1 << 20) / 1000 * 1000 + 1000);
+    // It has not broken off, and what is read makes room.
+    channel.transport().set_capacity(1 << 24);
+    channel.flush();
+    peer.get();
+    assert_eq!(
+        answer(&mut channel, 1000, None).unwrap().progress,
+        Progress::Written
+    );
 }
 
 #[test]
-fn answers_that_are_read_are_not_held_against_a_peer() {
-    let (mut channel, mut peer) = channel();
-    for _ in 0..20 {
-        channel.transport().set_capacity(0);
-        let status = now(&mut channel, &[b'1'; 100_000]);
-        channel.note_answer(status.sequence, 100_000);
-        channel.transport().set_capacity(1 << 20);
-        channel.flush();
-        peer.get();
-        peer.put(b"1\n", &[]);
-        assert_eq!(channel.receive(BUDGET).len(), 1);
+fn answers_that_carry_descriptors_count_for_more() {
+    let (mut channel, _peer) = channel();
+    channel.transport().set_capacity(0);
+    let mut probes = Vec::new();
+    loop {
+        let (probe, descriptor) = Probe::new();
+        probes.push(probe);
+        if answer(&mut channel, 1, Some(descriptor)).is_err() {
+            break;
+        }
+    }
+    assert_eq!(probes.len(), (1 << 20) / (1024 + 1) + 2);
+    drop(channel);
+    for probe in probes {
+        probe.assert_closed_everywhere();
     }
 }
 

@@ -31,8 +31,7 @@ pub enum ReceiveError {
         /// The limit that was exceeded.
         limit: usize,
     },
-    /// The peer keeps asking for replies, to handles it announces or to requests, and does not read
-    /// them.
+    /// The peer keeps asking for replies (to handles it announces) and does not read them.
     UnreadReplies {
         /// Bytes of replies that wait.
         waiting: usize,

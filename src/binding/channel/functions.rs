@@ -135,7 +135,9 @@ unsafe extern "C" fn is_idle(env: napi_env, info: napi_callback_info) -> napi_va
 unsafe extern "C" fn is_receiving(env: napi_env, info: napi_callback_info) -> napi_value {
     let [id] = value::arguments(env, info);
     let receiving = entry_of(env, id).is_some_and(|(_, entry)| {
-        entry.partial.set(entry.shared.lock().is_buffering());
+        let channel = entry.shared.lock();
+        entry.partial.set(channel.is_buffering());
+        entry.update(&channel);
         entry.partial.get()
     });
     value::boolean(env, receiving)
@@ -148,12 +150,14 @@ unsafe extern "C" fn lines(env: napi_env, info: napi_callback_info) -> napi_valu
     lines.unwrap_or_else(|| value::undefined(env))
 }
 
-/// Stops delivering and ends the channel once its queue is written. Returns whether it lingers.
+/// Stops delivering and ends the channel once its queue is written, or at once, with what the kernel
+/// takes of it now. Returns whether it lingers.
 unsafe extern "C" fn shutdown(env: napi_env, info: napi_callback_info) -> napi_value {
-    let [id] = value::arguments(env, info);
+    let [id, at_once] = value::arguments(env, info);
     let Some((environment, entry)) = entry_of(env, id) else {
         return value::boolean(env, false);
     };
+    let at_once = value::get_bool(env, at_once);
     entry.release();
     entry.reading.set(false);
     entry.lingering.set(true);
@@ -161,8 +165,11 @@ unsafe extern "C" fn shutdown(env: napi_env, info: napi_callback_info) -> napi_v
     let lingers = {
         let mut channel = entry.shared.lock();
         let state = channel.flush();
+        if at_once {
+            channel.give_up();
+        }
         entry.update(&channel);
-        state == FlushState::Blocked
+        state == FlushState::Blocked && !at_once
     };
     if !lingers {
         entry.close(&environment);

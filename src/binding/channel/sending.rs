@@ -94,13 +94,10 @@ fn send(
         entry.update(&channel);
         return value::outcome(env, result.map(|()| 0));
     }
-    let result = channel.commit(length, handle, mode);
-    if flags & ANSWER != 0
-        && let Ok(status) = &result
-        && status.progress != Progress::Written
-    {
-        channel.note_answer(status.sequence, length);
-    }
+    let result = match flags & ANSWER {
+        0 => channel.commit(length, handle, mode),
+        _ => channel.commit_answer(length, handle, mode),
+    };
     sent(env, &entry, channel, result, flags)
 }
 
