@@ -1,7 +1,7 @@
 'use strict';
 // spawn(): what the child gets, what the parent sees, and in which order.
 
-const { AsyncLocalStorage } = require('node:async_hooks');
+const { AsyncLocalStorage, createHook } = require('node:async_hooks');
 const diagnostics = require('node:diagnostics_channel');
 const EventEmitter = require('node:events');
 const fs = require('node:fs');
@@ -112,6 +112,21 @@ describe('the life of a child', () => {
     expect(seen.map(([name]) => name).sort()).toEqual(['close', 'data', 'end', 'exit', 'spawn']);
     expect(new Set(seen.map(([, store]) => store))).toEqual(new Set(['context']));
   });
+
+  test('a hook that spawns in the middle of a spawn takes none of its pipes', () =>
+    expectNoLeaks(async () => {
+      let inner;
+      const hook = createHook({
+        init(id, type) {
+          if (type !== 'PROCESSWRAP' || inner !== undefined) return;
+          inner = null;
+          inner = sh(brood, 'echo inner');
+        },
+      }).enable();
+      const outer = sh(brood, 'echo outer');
+      hook.disable();
+      expect(await Promise.all([said(outer), said(inner)])).toEqual(['outer\n', 'inner\n']);
+    }));
 
   test('an unreferenced child does not keep the process alive', async () => {
     const code = `

@@ -43,6 +43,9 @@ test.each([
   ['input in another encoding', ['cat', { input: '616263', encoding: 'hex' }]],
   ['input as bytes', ['cat', { input: Buffer.from('given') }]],
   ['input as another view', ['cat', { input: new Uint16Array([0x6161, 0x6262]) }]],
+  ...(globalThis.Float16Array
+    ? [['input as halves', ['wc', ['-c'], { input: new Float16Array(4) }]]]
+    : []),
   ['input as a DataView', ['cat', { input: new DataView(new ArrayBuffer(4), 1, 2) }]],
   ['large input', ['wc', ['-c'], { input: Buffer.alloc(3e6) }]],
   ['input nobody reads', ['true', { input: Buffer.alloc(3e6) }]],

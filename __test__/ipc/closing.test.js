@@ -41,6 +41,67 @@ test.each([
     }),
 );
 
+describe('what a callback sends before it disconnects arrives:', () => {
+  /** What a stock child has got when its channel ends. */
+  async function gotOf(child) {
+    const closed = once(child, 'close');
+    let text = '';
+    child.stdout.on('data', (data) => (text += data));
+    await closed;
+    return JSON.parse(text);
+  }
+
+  function collecting() {
+    const source = `
+      const got = [];
+      process.on('message', (message, handle) => {
+        got.push(message.length);
+        handle?.close();
+      });
+      process.on('disconnect', () => console.log(JSON.stringify(got)));
+    `;
+    const stdio = ['ignore', 'pipe', 'inherit', 'ipc'];
+    return fork('-e', [source], { execPath: process.execPath, stdio });
+  }
+
+  // More than the socket takes at once.
+  const LARGE = 'x'.repeat(4 << 20);
+
+  test('another large message', async () => {
+    const child = collecting();
+    child.send(LARGE, () => {
+      child.send(LARGE);
+      child.disconnect();
+    });
+    expect(await gotOf(child)).toEqual([LARGE.length, LARGE.length]);
+  });
+
+  test("the same from a listener of 'drain'", async () => {
+    const child = collecting();
+    const drained = [];
+    child.on('drain', () => {
+      if (drained.push('drain') > 1) return;
+      child.send(LARGE);
+      child.disconnect();
+    });
+    expect(child.send(LARGE)).toBe(false);
+    expect(await gotOf(child)).toEqual([LARGE.length, LARGE.length]);
+  });
+
+  test('a handle, and what stands behind it', async () => {
+    const server = net.createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const child = collecting();
+    child.send(LARGE, () => {
+      child.send('server', server);
+      child.send('behind');
+      child.disconnect();
+    });
+    expect(await gotOf(child)).toEqual([LARGE.length, 6, 6]);
+    server.close();
+  });
+});
+
 test.each(['disconnect', 'exit'])('two peers with full queues that both %s end', async (how) => {
   const script = `
       const { fork } = require(${BROOD});
@@ -157,6 +218,38 @@ test('messages that are lost at the exit do not abort a process whose stderr nob
   const { code, signal, stdout } = await runNode(['-e', script], { onStart });
   process.kill(Number(stdout), 'SIGKILL');
   expect([code, signal]).toEqual([7, null]);
+});
+
+test('threads that are terminated in the middle of spawning leave no descriptors', async () => {
+  const source = `
+    const { spawn } = require(${BROOD});
+    require('node:worker_threads').parentPort.postMessage('spawning');
+    (function more() {
+      for (let i = 0; i < 10; i++) spawn('true');
+      setImmediate(more);
+    })();
+  `;
+  const script = `
+    const { once } = require('node:events');
+    const fs = require('node:fs');
+    const { Worker } = require('node:worker_threads');
+    const sockets = () => {
+      const links = fs.readdirSync('/proc/self/fd').map((fd) => {
+        try { return fs.readlinkSync('/proc/self/fd/' + fd); } catch { return ''; }
+      });
+      return links.filter((link) => link.startsWith('socket:')).length;
+    };
+    (async () => {
+      const before = sockets();
+      for (let i = 0; i < 20; i++) {
+        const worker = new Worker(${JSON.stringify(source)}, { eval: true });
+        await once(worker, 'message');
+        await worker.terminate();
+      }
+      console.log(sockets() - before);
+    })();
+  `;
+  expect((await runNode(['-e', script], { limit: 28_000 })).stdout).toBe('0\n');
 });
 
 test('threads that end in the middle of traffic, in three ways, leave nothing behind', async () => {

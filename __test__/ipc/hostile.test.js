@@ -3,6 +3,7 @@
 // parent goes on, and holds nothing of it afterwards.
 
 const { once } = require('node:events');
+const os = require('node:os');
 const { spawn, fork } = require('../..');
 const { ROOT, fixture, runNode } = require('../helpers/run');
 const { expectNoLeaks } = require('../helpers/leaks');
@@ -70,6 +71,21 @@ test('a line longer than maxMessageSize cuts the child off before it is all in m
   const error = await errorAfter('x'.repeat(65_536), { maxMessageSize: 1024 });
   expect(error.message).toMatch(/65536 bytes or more|bytes or more, the limit is 1024/);
   expect(process.memoryUsage.rss() - before).toBeLessThan(64 * MEBIBYTE);
+});
+
+const LONGEST_STRING = 2 ** 29 - 24;
+const testWithMemory = os.freemem() > 4 * 2 ** 30 ? test : test.skip;
+
+testWithMemory('messages of which only each by itself fits a string arrive', async () => {
+  const script = `
+    const { spawn } = require(${JSON.stringify(ROOT)});
+    const digits = "head -c ${LONGEST_STRING} /dev/zero | tr '\\\\0' 1; echo; echo 2";
+    const child = spawn('sh', ['-c', '{ ' + digits + '; } >&3'], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
+    child.on('message', (message) => console.log(message));
+  `;
+  expect(await runNode(['-e', script])).toMatchObject({ code: 0, stdout: 'Infinity\n2\n' });
 });
 
 test('a channel that ends in the middle of a message says so', async () => {

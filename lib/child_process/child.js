@@ -5,6 +5,7 @@
 const diagnostics = require('node:diagnostics_channel');
 const EventEmitter = require('node:events');
 const fs = require('node:fs');
+const binding = require('../binding');
 const { errnoException } = require('../errors');
 const {
   signalNumber,
@@ -212,11 +213,11 @@ function openStreams(child, entries, slots) {
   child.stdio = streams;
 }
 
-function openChannel(child, fd, serialization, { busyPoll, maxMessageSize }, offer) {
+function openChannel(child, number, serialization, { busyPoll, maxMessageSize }, offer) {
   child._closesNeeded++;
   const onClose = () => maybeClose(child);
   try {
-    ipc.setupChannel(child, fd, serialization, {
+    ipc.setupChannel(child, binding.claimEnd(number), serialization, {
       onClose,
       maxMessageSize: maxMessageSize ?? undefined,
       isRoomy: true,

@@ -8,6 +8,10 @@ const { validateNoNullBytes } = require('../validators');
 const { hasPermissionModel, withPermissionFlags } = require('./permission');
 
 let systemEnv;
+// A worker thread may share this process's environment and change it at any time: Node's own readers
+// and writers of it keep each other waiting, and ours cannot.
+let mayBeShared = false;
+process.once('worker', () => (mayBeShared = true));
 
 /**
  * process.env when it writes through to the environment of the process; null in worker threads,
@@ -38,7 +42,7 @@ function hasInheritedKeys() {
 
 /** Whether a child with these options has exactly the environment of this process. */
 function inheritsEnvironment(options) {
-  if (options.env || hasPermissionModel || hasInheritedKeys()) return false;
+  if (mayBeShared || options.env || hasPermissionModel || hasInheritedKeys()) return false;
   if (systemEnv === undefined) systemEnv = findSystemEnv();
   return process.env === systemEnv;
 }

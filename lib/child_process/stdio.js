@@ -5,17 +5,22 @@
 
 const { inspect, types } = require('node:util');
 const net = require('node:net');
+const binding = require('../binding');
 const {
   ERR_INVALID_ARG_VALUE,
   ERR_INVALID_SYNC_FORK_INPUT,
   ERR_IPC_ONE_PIPE,
   ERR_IPC_SYNC_FORK,
+  errnoException,
 } = require('../errors');
 
 // What the native side understands in place of a descriptor.
 const DEV_NULL = -1;
 const PIPE = -2;
 const CHANNEL = -3;
+
+// Of Node's Pipe: one that is no server's, and carries no handles.
+const SOCKET = 0;
 
 const usedByChild = Symbol('brood.usedByChild');
 
@@ -125,9 +130,22 @@ function toSlots(entries) {
   return slots;
 }
 
+// Node's class of handles for our ends, once one has been seen.
+let Pipe;
+
 /** The parent's end of a pipe as a stream; the child's standard input is not for reading. */
-function parentStream(fd, index) {
-  return new net.Socket({ fd, readable: index > 0, writable: true });
+function parentStream(number, index) {
+  const options = { readable: index > 0, writable: true };
+  if (Pipe === undefined) {
+    const stream = new net.Socket({ fd: binding.claimEnd(number), ...options });
+    Pipe = stream._handle.constructor;
+    return stream;
+  }
+  const handle = new Pipe(SOCKET);
+  // At once: in a thread that is terminated in between nobody would close it.
+  const errno = handle.open(binding.claimEnd(number));
+  if (errno) throw errnoException(errno, 'open');
+  return new net.Socket({ handle, ...options });
 }
 
 /** A stream handed to a child is read by the child alone from now on. */

@@ -24,7 +24,9 @@ const SIGTERM = 15;
 
 /** What the child reads from its standard input, as bytes. */
 function inputBytes(input, encoding) {
-  if (types.isArrayBufferView(input)) return input;
+  if (types.isArrayBufferView(input)) {
+    return new Uint8Array(input.buffer, input.byteOffset, input.byteLength);
+  }
   if (typeof input === 'string') return Buffer.from(input, encoding);
   throw new ERR_INVALID_ARG_TYPE(
     'options.stdio[0]',

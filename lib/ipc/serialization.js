@@ -186,9 +186,11 @@ function transmit(id, encoded, fd, flags) {
   return binding.channelSendBytes(id, encoded, fd, flags);
 }
 
-// What the addon has received in one go: text, or bytes with the place of each message.
+// What the addon has received in one go: text, which may be too long for one string, or bytes with
+// the place of each message.
 function decode(native, batch, count, ranges, memory) {
   if (typeof batch === 'string') return decodeText(native.id, batch, count);
+  if (batch === undefined) return decodeEach(binding.channelLines(native.id), JSON.parse);
   return decodeValues(batch, count, ranges, memory, native.maxMessageSize);
 }
 

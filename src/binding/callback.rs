@@ -41,7 +41,7 @@ impl Target {
     }
 
     /// Calls `function` with the owner as `this` and the arguments that `build` makes; not at all
-    /// when it makes none. No borrow of Rust state may be held across it: JavaScript can call back
+    /// when it makes none, or one of them could not be made. No borrow of Rust state may be held across it: JavaScript can call back
     /// into the addon. Says whether JavaScript has run, if only to throw: in a thread that is being
     /// terminated it does not.
     pub fn call<const N: usize>(
@@ -63,6 +63,7 @@ impl Target {
             if !owner.is_null()
                 && !callee.is_null()
                 && let Some(arguments) = build(env)
+                && !arguments.iter().any(|argument| argument.is_null())
             {
                 let status = sys::napi_make_callback(
                     env,

@@ -200,20 +200,14 @@ impl Entry {
     }
 
     /// Tells JavaScript what a flush or an acknowledgement has changed, and ends a lingering
-    /// channel that has nothing left to write.
+    /// channel that has nothing left to write. Whatever is told runs JavaScript, which may send and
+    /// hang up: each thing is looked at when its turn has come.
     fn settle(&self, environment: &Rc<Environment>) {
-        let (events, completed, unwritten, holding, buffering, broken) = {
+        let (events, completed) = {
             let mut channel = self.shared.lock();
             let events: Vec<_> = std::iter::from_fn(|| channel.next_event()).collect();
             self.update(&channel);
-            (
-                events,
-                channel.completed(),
-                channel.unwritten_messages(),
-                channel.holds_handle(),
-                channel.is_buffering(),
-                channel.broken().is_some(),
-            )
+            (events, channel.completed())
         };
         for event in events {
             match event {
@@ -230,21 +224,32 @@ impl Entry {
             self.reported.set(completed);
             self.report(environment, Event::Completed, completed, 0);
         }
-        if self.holding.get() && !holding {
+        if self.holding.get() && !self.shared.lock().holds_handle() {
             self.holding.set(false);
             self.report(environment, Event::Released, 0, 0);
         }
-        // What the dispatcher has read is to be delivered before.
-        if !buffering && !self.has_relayed() && self.partial.replace(false) {
+        if self.partial.get() && self.is_whole() {
+            self.partial.set(false);
             self.report(environment, Event::Whole, 0, 0);
         }
-        if unwritten == 0 && self.full.replace(false) {
+        if self.full.get() && self.shared.lock().unwritten_messages() == 0 {
+            self.full.set(false);
             self.report(environment, Event::Drained, 0, 0);
         }
-        self.update(&self.shared.lock());
-        if self.lingering.get() && (unwritten == 0 || broken) && self.close(environment) {
+        let has_written = {
+            let channel = self.shared.lock();
+            self.update(&channel);
+            channel.unwritten_messages() == 0 || channel.broken().is_some()
+        };
+        if self.lingering.get() && has_written && self.close(environment) {
             self.report(environment, Event::Closed, 0, 0);
         }
+    }
+
+    /// Whether nothing has come in part, and JavaScript has all that the dispatcher has read.
+    fn is_whole(&self) -> bool {
+        let relayed = self.relayed.borrow();
+        !self.shared.lock().is_buffering() && relayed.as_ref().is_none_or(Relayed::is_idle)
     }
 
     /// Forgets the channel; its descriptor is closed with the last reference. Says whether it
@@ -265,12 +270,6 @@ impl Entry {
         if !self.busy.get().is_zero() {
             environment.busy().stir();
         }
-    }
-
-    /// Whether something that the dispatcher has read is still to come to JavaScript.
-    fn has_relayed(&self) -> bool {
-        let relayed = self.relayed.borrow();
-        relayed.as_ref().is_some_and(|relayed| !relayed.is_idle())
     }
 
     /// Takes the channel back from the dispatcher, with nobody to hear what it has read.

@@ -17,7 +17,8 @@ use nix::errno::Errno;
 use super::Function;
 use super::environment::Environment;
 use super::value;
-use crate::ipc::{Arrived, Content};
+use crate::ipc::Content;
+use crate::ipc::blocks::Copied;
 use crate::sys::descriptor;
 use crate::sys::sealed::{self, Mapping};
 
@@ -147,26 +148,21 @@ unsafe extern "C" fn open_sealed(env: napi_env, info: napi_callback_info) -> nap
         Ok(Opened::Copied(buffer, _)) => buffer,
         Ok(Opened::Mapped(mapping)) => {
             let (start, len) = (mapping.start().as_ptr(), mapping.size());
-            counted(env, start, len, mapping).unwrap_or_else(|mapping| copied(env, mapping.bytes()))
+            counted(env, start, len, mapping)
+                .unwrap_or_else(|mapping| new_copy(env, mapping.bytes()))
         }
     }
 }
 
-/// Something that came beside a message, as `lib/` gets it: a descriptor that it opens itself, an
-/// ArrayBuffer or a string.
-pub fn arrived(env: napi_env, piece: Arrived) -> napi_value {
-    match piece {
-        Arrived::File(file) => value::integer(env, file.into_raw_fd()),
-        Arrived::Copied(memory, Content::Bytes) => {
-            let (start, len) = (memory.start().as_ptr().cast(), memory.size());
-            counted(env, start, len, memory).unwrap_or_else(|memory| copied(env, memory.bytes()))
-        }
+/// What was copied from a peer's area, as `lib/` gets it: an ArrayBuffer or a string.
+pub fn copied(env: napi_env, memory: Copied, content: Content) -> napi_value {
+    if content != Content::Bytes {
         // Copied once more, for V8 collects a string that lies elsewhere late: in the meantime each
         // message would need a block of its own.
-        Arrived::Copied(memory, content) => {
-            value::string(env, memory.bytes(), content == Content::Latin1)
-        }
+        return value::string(env, memory.bytes(), content == Content::Latin1);
     }
+    let (start, len) = (memory.start().as_ptr().cast(), memory.size());
+    counted(env, start, len, memory).unwrap_or_else(|memory| new_copy(env, memory.bytes()))
 }
 
 /// An ArrayBuffer of memory that is counted; its owner, where there may be none.
@@ -278,7 +274,7 @@ pub fn external<T>(
     Err(unsafe { Box::from_raw(hint) })
 }
 
-fn copied(env: napi_env, bytes: &[u8]) -> napi_value {
+fn new_copy(env: napi_env, bytes: &[u8]) -> napi_value {
     match new_buffer(env, bytes.len()) {
         Err(errno) => value::failure(env, errno),
         Ok((buffer, room)) => {

@@ -4,7 +4,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::iter;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use napi::sys::{napi_callback_info, napi_env, napi_value};
@@ -25,6 +26,7 @@ use crate::uv::Poll;
 pub const FUNCTIONS: &[Function] = &[
     ("setProcessCallbacks", Some(set_callbacks)),
     ("spawn", Some(spawn_process)),
+    ("claimEnd", Some(claim)),
     ("processKill", Some(kill)),
     ("processRef", Some(reference)),
     ("processUnref", Some(unreference)),
@@ -53,6 +55,9 @@ pub struct Processes {
     referenced: Cell<usize>,
     usage: value::Reference,
     launches: RefCell<Option<Rc<Launches>>>,
+    /// Our ends of pipes that JavaScript knows of and has not made a stream of yet. In a thread that
+    /// is terminated it never will.
+    unclaimed: RefCell<Vec<OwnedFd>>,
 }
 
 struct Process {
@@ -96,18 +101,16 @@ impl Processes {
     ) -> Result<i32, Errno> {
         let env = environment.raw();
         let epoll = self.epoll(environment)?;
-        let spawned = spawn(command).map_err(|failed| give_up(env, failed, slots))?;
+        // Before `slots` is filled: hooks of the program's own run here, and may spawn, too.
+        let target = Target::new(env, owner, "PROCESSWRAP").map_err(|_| Errno::ECANCELED)?;
+        let spawned = spawn(command).map_err(|failed| self.give_up(env, failed, slots))?;
         let Spawned { child, ends } = spawned;
         let pid = child.pid();
         if let Err(errno) = watch(&epoll, &child) {
             abandon(child);
             return Err(errno);
         }
-        hand_over(env, ends, slots);
-        let Ok(target) = Target::new(env, owner, "PROCESSWRAP") else {
-            abandon(child);
-            return Err(Errno::ECANCELED); // the environment is ending
-        };
+        self.hand_over(env, ends, slots);
         self.add(child, Rc::new(target), is_referenced);
         Ok(pid)
     }
@@ -138,7 +141,7 @@ impl Processes {
         let target = Target::new(env, owner, "PROCESSWRAP").map_err(|_| Errno::ECANCELED)?;
         let (number, done) = launches.begin();
         let ends = spawn_in_background(command, done).map_err(|failed| failed.errno)?;
-        hand_over(env, ends, slots);
+        self.hand_over(env, ends, slots);
         launches.wait_for(
             number,
             Waiting {
@@ -321,6 +324,45 @@ impl Processes {
         self.referenced.set(0);
         self.alive.take();
         self.usage.clear();
+        self.unclaimed.take();
+    }
+
+    /// Node shows the streams of a child that could not be run, if it reports that by an event; for
+    /// all other errors it throws.
+    fn give_up(&self, env: napi_env, failed: Failed, slots: napi_value) -> Errno {
+        let ends = match failed.errno {
+            Errno::ENOENT | Errno::EACCES | Errno::EAGAIN => failed.ends,
+            _ => Vec::new(),
+        };
+        self.hand_over(env, ends, slots);
+        failed.errno
+    }
+
+    /// Writes the numbers of our ends into the array; a place without one gets -1.
+    fn hand_over(&self, env: napi_env, ends: Vec<Option<OwnedFd>>, slots: napi_value) {
+        // SAFETY: no JavaScript runs while the slice is written.
+        let bytes = unsafe { value::view_bytes(env, slots) }.unwrap_or_default();
+        let numbers = ends.iter().map(|end| end.as_ref().map(AsRawFd::as_raw_fd));
+        let numbers = numbers.map(|number| number.unwrap_or(-1));
+        for (place, number) in bytes
+            .as_chunks_mut()
+            .0
+            .iter_mut()
+            .zip(numbers.chain(iter::repeat(-1)))
+        {
+            *place = number.to_ne_bytes();
+        }
+        self.unclaimed
+            .borrow_mut()
+            .extend(ends.into_iter().flatten());
+    }
+
+    /// The end with this number is JavaScript's from here on.
+    fn claim(&self, number: RawFd) -> Result<RawFd, Errno> {
+        let mut unclaimed = self.unclaimed.borrow_mut();
+        let index = unclaimed.iter().position(|end| end.as_raw_fd() == number);
+        let index = index.ok_or(Errno::EBADF)?;
+        Ok(unclaimed.swap_remove(index).into_raw_fd())
     }
 }
 
@@ -335,28 +377,6 @@ fn watch(epoll: &Epoll, child: &Child) -> Result<(), Errno> {
 /// Ends a child of which JavaScript will never know.
 fn abandon(child: Child) {
     let _ = child.signal(libc::SIGKILL);
-}
-
-/// Node shows the streams of a child that could not be run, if it reports that by an event; for
-/// all other errors it throws.
-fn give_up(env: napi_env, failed: Failed, slots: napi_value) -> Errno {
-    if matches!(failed.errno, Errno::ENOENT | Errno::EACCES | Errno::EAGAIN) {
-        hand_over(env, failed.ends, slots);
-    } else {
-        hand_over(env, Vec::new(), slots);
-    }
-    failed.errno
-}
-
-/// Writes our ends into the array; a place without one gets -1.
-fn hand_over(env: napi_env, ends: Vec<Option<OwnedFd>>, slots: napi_value) {
-    // SAFETY: no JavaScript runs while the slice is written.
-    let bytes = unsafe { value::view_bytes(env, slots) }.unwrap_or_default();
-    let mut ends = ends.into_iter();
-    for place in bytes.as_chunks_mut().0 {
-        let end = ends.next().flatten();
-        *place = end.map_or(-1, IntoRawFd::into_raw_fd).to_ne_bytes();
-    }
 }
 
 /// A resource usage as `process.resourceUsage()` has it.
@@ -385,6 +405,16 @@ pub fn usage_fields(usage: &libc::rusage) -> [f64; USAGE_FIELDS] {
         *field = count as f64;
     }
     fields
+}
+
+/// Takes one of the numbers that `spawn` has put into its array; the number, or a negative errno.
+unsafe extern "C" fn claim(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [number] = value::arguments(env, info);
+    let number = value::get_i32(env, number);
+    let claimed = Environment::of(env)
+        .ok_or(Errno::EINVAL)
+        .and_then(|environment| environment.processes().claim(number));
+    value::outcome(env, claimed)
 }
 
 /// `(onExit, onStart, usage)`

@@ -63,7 +63,7 @@ impl Area {
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let mapping = Mapping::new(&file, len, access, flags)?;
         // Of a lack of memory the mapping says nothing.
-        if !sealed::is_whole(&fstat(&file)?) {
+        if !sealed::is_whole(&file, &fstat(&file)?)? {
             return Err(Errno::ENOMEM);
         }
         let seals = FIXED_SIZE | FUTURE_WRITE | SealFlag::F_SEAL_SEAL;
@@ -112,7 +112,7 @@ impl View {
         if size > most {
             return Err(Errno::EFBIG);
         }
-        if !sealed::is_whole(&status) {
+        if !sealed::is_whole(file, &status)? {
             return Err(Errno::ENODATA);
         }
         Mapping::new(file, len, ProtFlags::PROT_READ, MapFlags::MAP_SHARED).map(View)

@@ -12,7 +12,8 @@ unsafe extern "C" {
 /// come first and replace those of the same name.
 ///
 /// The entries are borrowed from libc: the caller is on the thread that alone changes the
-/// environment (Node's main thread) and lets go of the value before it does.
+/// environment (Node's main thread, as long as there is no worker thread that might share it) and
+/// lets go of the value before it does.
 pub fn inherited(overrides: Vec<u8>) -> Strings {
     let names: Vec<&[u8]> = overrides.split(|&byte| byte == 0).map(name_of).collect();
     let mut kept = Vec::with_capacity(64);

@@ -14,7 +14,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::stat::{FileStat, fstat};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::sys::uio::pread;
-use nix::unistd::{ftruncate, write};
+use nix::unistd::{Whence, ftruncate, lseek, write};
 
 /// Without these a peer could make our memory change, or reading it a SIGBUS.
 fn required_seals() -> SealFlag {
@@ -131,7 +131,7 @@ pub fn writable(len: usize) -> Result<(OwnedFd, Mapping), Errno> {
         MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE,
     )?;
     // Of a lack of memory the mapping says nothing.
-    if !is_whole(&fstat(&file)?) {
+    if !is_whole(&file, &fstat(&file)?)? {
         return Err(Errno::ENOMEM);
     }
     Ok((file, mapping))
@@ -158,7 +158,7 @@ pub fn map(file: &OwnedFd, len: usize) -> Result<Mapping, Errno> {
     if usize::try_from(status.st_size) != Ok(len.get()) {
         return Err(Errno::EINVAL);
     }
-    if !is_whole(&status) {
+    if !is_whole(file, &status)? {
         return Err(Errno::ENODATA);
     }
     Mapping::new(file, len, READ_WRITE, MapFlags::MAP_PRIVATE)
@@ -182,9 +182,14 @@ pub(super) fn status_of(file: &OwnedFd, seals: SealFlag) -> Result<FileStat, Err
 
 /// Whether all of a file is memory already. Reading a hole would need memory of the reader's, and
 /// where there is none be a SIGBUS; that no more can be made is a matter of the seals against writing.
-pub(super) fn is_whole(status: &FileStat) -> bool {
+pub(super) fn is_whole(file: &OwnedFd, status: &FileStat) -> Result<bool, Errno> {
     const UNIT: i64 = 512;
-    status.st_blocks.saturating_mul(UNIT) >= status.st_size
+    match lseek(file, 0, Whence::SeekHole) {
+        Ok(first_hole) => Ok(first_hole == status.st_size),
+        // Not known to this kernel (gVisor). Memory beyond the end of the file counts, too.
+        Err(Errno::EINVAL) => Ok(status.st_blocks.saturating_mul(UNIT) >= status.st_size),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// What a file that [`map`] would take has at its start, where there is no room for a mapping.
@@ -212,6 +217,8 @@ pub(super) fn create(name: &CStr) -> Result<OwnedFd, Errno> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+
+    use nix::fcntl::{FallocateFlags, fallocate};
 
     use super::*;
 
@@ -270,6 +277,13 @@ mod tests {
         let file = create(NAME).unwrap();
         ftruncate(&file, LEN as i64).unwrap();
         write(&file, b"x").unwrap();
+        seal(&file).unwrap();
+        assert_eq!(map(&file, LEN).unwrap_err(), Errno::ENODATA);
+        // As much memory as it has bytes, but behind them.
+        let file = create(NAME).unwrap();
+        let len = LEN as i64;
+        fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, len, 2 * len).unwrap();
+        ftruncate(&file, len).unwrap();
         seal(&file).unwrap();
         assert_eq!(map(&file, LEN).unwrap_err(), Errno::ENODATA);
     }

@@ -1,13 +1,14 @@
 //! How the messages of a read become JavaScript values.
 
-use std::os::fd::IntoRawFd;
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 
 use napi::sys::{napi_env, napi_value};
 
 use super::Entry;
 use crate::binding::environment::{Callbacks, Environment};
 use crate::binding::{memory, value};
-use crate::ipc::{Arrived, Batch, Framing, HandleSlot, Run};
+use crate::ipc::{Arrived, Batch, Framing, HandleSlot, Limits, Run};
+use crate::sys::descriptor;
 
 impl Entry {
     /// Hands the messages to JavaScript, one call for all that are encoded alike.
@@ -36,16 +37,20 @@ impl Entry {
     ) -> Batch {
         let taken = self.batch.replace(Some((batch, run)));
         debug_assert!(taken.is_none(), "two batches at a time");
-        self.target
-            .call(environment.callback(Callbacks::ChannelMessages), |env| {
-                let batch = self.batch.borrow();
-                let (batch, run) = batch.as_ref()?;
-                let (payload, ranges) = payload_of(env, batch, run);
-                let count = value::integer(env, run.messages.len() as i32);
-                let handles = handles_array(env, handles, run.messages.start);
-                let memory = memory_array(env, memory, run.messages.start);
-                Some([payload, count, handles, ranges, memory])
-            });
+        let mut given = Given::default();
+        let function = environment.callback(Callbacks::ChannelMessages);
+        let has_run = self.target.call(function, |env| {
+            let batch = self.batch.borrow();
+            let (batch, run) = batch.as_ref()?;
+            let (payload, ranges) = payload_of(env, batch, run);
+            let count = value::integer(env, run.messages.len() as i32);
+            let handles = handles_array(env, handles, run.messages.start, &mut given);
+            let memory = memory_array(env, memory, run.messages.start, &mut given);
+            Some([payload, count, handles, ranges, memory])
+        });
+        if !has_run {
+            given.close();
+        }
         let (batch, _) = self
             .batch
             .take()
@@ -63,10 +68,36 @@ impl Entry {
     }
 }
 
+/// Descriptors that are JavaScript's as soon as it runs.
+#[derive(Default)]
+struct Given(Vec<RawFd>);
+
+impl Given {
+    fn add(&mut self, descriptor: OwnedFd) -> RawFd {
+        let number = descriptor.into_raw_fd();
+        self.0.push(number);
+        number
+    }
+
+    /// It has not run: its thread is being terminated.
+    fn close(self) {
+        for number in self.0 {
+            drop(descriptor::take(number));
+        }
+    }
+}
+
+/// What a string can hold: V8's limit on 64 bit.
+const LONGEST_STRING: usize = Limits::MAX_MESSAGE;
+
 /// A run as JavaScript decodes it: a JSON array, or a copy of the bytes and where each value lies.
+/// `undefined` for an array that no string can hold, although each of its messages fits one.
 fn payload_of(env: napi_env, batch: &Batch, run: &Run) -> (napi_value, napi_value) {
     let bytes = &batch.region()[run.bytes.clone()];
     match run.encoding {
+        Framing::JsonLines if bytes.len() > LONGEST_STRING => {
+            (value::undefined(env), value::undefined(env))
+        }
         Framing::JsonLines => (value::string(env, bytes, run.ascii), value::undefined(env)),
         Framing::Advanced => (value::buffer_copy(env, bytes), ranges_of(env, batch, run)),
     }
@@ -78,13 +109,14 @@ fn handles_array(
     env: napi_env,
     handles: Vec<(usize, HandleSlot)>,
     first_message: usize,
+    given: &mut Given,
 ) -> napi_value {
     if handles.is_empty() {
         return value::undefined(env);
     }
     let numbers = handles.into_iter().flat_map(|(index, slot)| {
         let fd = match slot {
-            HandleSlot::Received(fd) => fd.into_raw_fd(),
+            HandleSlot::Received(fd) => given.add(fd),
             HandleSlot::Missing => -1,
         };
         let index = index - first_message;
@@ -99,12 +131,16 @@ fn memory_array(
     env: napi_env,
     memory: Vec<(usize, Vec<Arrived>)>,
     first_message: usize,
+    given: &mut Given,
 ) -> napi_value {
     if memory.is_empty() {
         return value::undefined(env);
     }
     let items = memory.into_iter().flat_map(|(index, pieces)| {
-        let pieces = pieces.into_iter().map(|piece| memory::arrived(env, piece));
+        let pieces = pieces.into_iter().map(|piece| match piece {
+            Arrived::File(file) => value::integer(env, given.add(file)),
+            Arrived::Copied(memory, content) => memory::copied(env, memory, content),
+        });
         let index = value::integer(env, (index - first_message) as i32);
         [index, value::array(env, pieces)]
     });
