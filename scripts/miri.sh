@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 pure=(
-  ipc::advanced ipc::batch_reader ipc::buffer ipc::busy ipc::frame_reader ipc::json_lines
+  ipc::advanced ipc::answers ipc::batch_reader ipc::buffer ipc::busy ipc::frame_reader ipc::json_lines
   ipc::layout ipc::pace ipc::upgrade ipc::v8_value
   cluster::gather cluster::lane:: cluster::scheduler cluster::scoreboard cluster::stock::
   # Every split of a long stream, and tens of thousands of connections: hours.
