@@ -6,12 +6,9 @@
 const { isProxy } = require('node:util').types;
 const { validateNoNullBytes } = require('../validators');
 const { hasPermissionModel, withPermissionFlags } = require('./permission');
+const { hasStartedThreads } = require('../threads');
 
 let systemEnv;
-// A worker thread may share this process's environment and change it at any time: Node's own readers
-// and writers of it keep each other waiting, and ours cannot.
-let mayBeShared = false;
-process.once('worker', () => (mayBeShared = true));
 
 /**
  * process.env when it writes through to the environment of the process; null in worker threads,
@@ -42,7 +39,10 @@ function hasInheritedKeys() {
 
 /** Whether a child with these options has exactly the environment of this process. */
 function inheritsEnvironment(options) {
-  if (mayBeShared || options.env || hasPermissionModel || hasInheritedKeys()) return false;
+  if (options.env || hasPermissionModel || hasInheritedKeys()) return false;
+  // One that shares the environment may change it at any time: Node's own readers and writers of it
+  // keep each other waiting, and ours cannot.
+  if (hasStartedThreads()) return false;
   if (systemEnv === undefined) systemEnv = findSystemEnv();
   return process.env === systemEnv;
 }
