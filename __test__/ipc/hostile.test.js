@@ -128,6 +128,46 @@ test('a descriptor that is not the socket it is said to be cuts the child off', 
   });
 });
 
+test('a connection that is sent as a server cuts the child off', async () => {
+  await expectNoLeaks(async () => {
+    const child = python(`
+server = socket.create_server(('127.0.0.1', 0))
+other = socket.create_connection(server.getsockname())
+send(b'{"cmd":"NODE_HANDLE","type":"net.Server","msg":1}\\n', [other.fileno()])`);
+    const closed = closing(child);
+    const [error] = await once(child, 'error');
+    expect(error.message).toMatch(/sent as net.Server cannot be one: listen EINVAL/);
+    await closed;
+  });
+});
+
+test('a socket with a key that is no string cuts the child off', async () => {
+  await expectNoLeaks(async () => {
+    const child = python(`
+key = b'[' * 100000 + b']' * 100000
+send(b'{"cmd":"NODE_HANDLE","type":"net.Socket","msg":1,"key":' + key + b'}\\n', [other.fileno()])`);
+    const closed = closing(child);
+    const [error] = await once(child, 'error');
+    expect(error.message).toMatch(/a key that is no string/);
+    await closed;
+  });
+});
+
+test('a child that asks for its connections again and again, and reads no answer, is cut off', async () => {
+  const child = python(`
+server = socket.create_server(('127.0.0.1', 0))
+other = socket.create_connection(server.getsockname())
+send(b'{"cmd":"NODE_HANDLE","type":"net.Socket","msg":1,"key":"k"}\\n', [other.fileno()])
+try:
+    while True: sock.sendall(b'{"cmd":"NODE_SOCKET_GET_COUNT","key":"k"}\\n' * 100)
+except OSError: os._exit(0)`);
+  child.on('message', (message, socket) => socket.on('error', () => {}));
+  const closed = closing(child);
+  const [error] = await once(child, 'error');
+  expect(error.message).toMatch(/asks on and reads no answer/);
+  await closed;
+});
+
 test('a NODE_HANDLE without a descriptor is answered with NODE_HANDLE_NACK', async () => {
   const child = python(`
 sock.sendall(b'{"cmd":"NODE_HANDLE","type":"net.Socket","msg":1}\\n')

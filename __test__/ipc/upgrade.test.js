@@ -344,8 +344,8 @@ test('structured clone stays what it is where JSON is used for it', async () => 
 });
 
 /** A Python child that has `sock`, the channel, the offer's `version` and `nonce`, and `frame()`. */
-function python(body, options) {
-  const script = `
+function pythonScript(body) {
+  return `
 import socket, os, array, struct, time
 sock = socket.socket(fileno=int(os.environ['NODE_CHANNEL_FD']))
 version, nonce = os.environ['BROOD_CHANNEL'].split(':')
@@ -364,8 +364,11 @@ def upgrade():
 ${body}
 while sock.recv(65536): pass
 `;
+}
+
+function python(body, options) {
   const { PATH } = process.env;
-  return fork('-c', [script], {
+  return fork('-c', [pythonScript(body)], {
     execPath: 'python3',
     execArgv: [],
     env: { PATH },
@@ -380,6 +383,26 @@ sock.sendall(frame(1, b'1\\n[2]\\n', 2, 0) + frame(1, b'"x"\\n', 1, 1))`);
   await new Promise((resolve) => child.on('message', (m) => got.push(m) === 3 && resolve()));
   expect(got).toEqual([1, [2], 'x']);
   await end(child);
+});
+
+test('a peer that sends more descriptors than are acknowledged is cut off before they are many', async () => {
+  const source = `
+    const { openDescriptors } = require(${JSON.stringify(`${ROOT}/__test__/helpers/system.js`)});
+    const child = require(${JSON.stringify(ROOT)}).fork('-c', [process.argv[1]], {
+      execPath: 'python3', execArgv: [], env: { PATH: process.env.PATH },
+    });
+    child.on('error', (error) => console.log(error.message, openDescriptors().size < 100));
+  `;
+  // One go of reading would fill the parent's table.
+  const flood = pythonScript(`upgrade()
+files = [os.open('/dev/null', os.O_RDONLY)] * 100
+line = b'{"cmd":"NODE_HANDLE","type":"net.Native","msg":1}\\n' * 100
+try:
+    for n in range(10_000): send(frame(3, line, 100, n, 100), files)
+except OSError: pass`);
+  const limited = ['-c', 'ulimit -n 1000; exec "$0" -e "$1" "$2"', process.execPath, source, flood];
+  const parent = stock.spawnSync('sh', limited, { encoding: 'utf8' });
+  expect(parent.stdout).toMatch(/too many descriptors before it true/);
 });
 
 describe('disconnect() in a message listener', () => {

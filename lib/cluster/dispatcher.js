@@ -59,9 +59,14 @@ function openLane(workerId, mayAccept) {
   return binding.dispatcherLane(workerId, mayAccept);
 }
 
-/** The worker has ended, or its lane has. */
+/** The worker's lane has ended, and the worker may live on. */
 function forget(workerId) {
   binding.dispatcherForget(workerId);
+}
+
+/** The worker has ended. */
+function bury(workerId) {
+  binding.dispatcherBury(workerId);
 }
 
 /** Map of worker id -> what the dispatcher knows of it; null stands for what it cannot know. */
@@ -97,6 +102,7 @@ function listenerStats() {
 module.exports = {
   add,
   close,
+  bury,
   forget,
   listen,
   listenerStats,

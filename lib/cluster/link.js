@@ -114,7 +114,7 @@ class Link {
   /** The process has ended: nothing the dispatcher holds for it is wanted any more. */
   end() {
     this.#hasEnded = true;
-    dispatcher.forget(this.id);
+    dispatcher.bury(this.id);
   }
 }
 

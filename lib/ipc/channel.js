@@ -309,6 +309,11 @@ class Channel {
       this.cutOff(`a descriptor sent as ${message.type} is another kind of socket`);
       return;
     }
+    if (message.key !== undefined && typeof message.key !== 'string') {
+      native.close();
+      this.cutOff('a NODE_HANDLE message has a key that is no string');
+      return;
+    }
     this.#revive(kind, message, native);
   }
 
@@ -326,8 +331,12 @@ class Channel {
         if (!isDropped) this.#emit(msg, handle, isInternal(msg));
       });
     };
+    const failed = (error) => {
+      settled();
+      this.cutOff(`a descriptor sent as ${message.type} cannot be one: ${error.message}`);
+    };
     try {
-      kind.revive(this, message, native, revived, settled);
+      kind.revive(this, message, native, revived, failed);
     } catch (error) {
       settled();
       throw error;

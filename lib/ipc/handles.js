@@ -3,7 +3,6 @@
 // The one table of what send(message, handle) can carry. For each kind: how to tell it, how the
 // sender lets go of it, and how the receiver makes one again from a native handle.
 
-const { errorMonitor } = require('node:events');
 const net = require('node:net');
 const dgram = require('node:dgram');
 const { nativeHandleType, datagramHandle } = require('./native_handle');
@@ -15,7 +14,7 @@ const nothing = () => {};
 // `detach(channel, message, handle, options)` returns the native handle whose descriptor travels,
 // or a falsy value when there is none any more. `closesSource` says that the sender's own handle
 // is closed once the descriptor is safely duplicated. `revive(channel, message, native, done,
-// failed)` calls `done(handle)`, or `failed()` beside the handle's own 'error'.
+// failed)` calls `done(handle)` or `failed(error)`.
 const kinds = {
   'net.Socket': {
     matches: (handle) => handle instanceof net.Socket,
@@ -35,8 +34,8 @@ const kinds = {
     detach: (channel, message, server) => server._handle,
     closesSource: false,
     revive(channel, message, native, done, failed) {
-      const server = new net.Server().once(errorMonitor, failed);
-      server.listen(native, () => done(server.off(errorMonitor, failed)));
+      const server = new net.Server().once('error', failed);
+      server.listen(native, () => done(server.off('error', failed)));
     },
   },
 
@@ -68,8 +67,8 @@ const kinds = {
     closesSource: false,
     revive(channel, message, native, done, failed) {
       const socket = dgram.createSocket(message.dgramType === 'udp6' ? 'udp6' : 'udp4');
-      socket.once(errorMonitor, failed);
-      socket.bind(native, () => done(socket.off(errorMonitor, failed)));
+      socket.once('error', failed);
+      socket.bind(native, () => done(socket.off('error', failed)));
     },
   },
 

@@ -135,8 +135,8 @@ class NativeChannel {
     if (status & PENDING) {
       this.completions.push({ sequence: Math.floor(status / SEQUENCE), onsent });
     } else {
-      // What stood before it has been written with it, if not earlier.
-      this.oncompleted(Math.floor(status / SEQUENCE));
+      // What stood before it has been written with it, if not earlier, or has failed.
+      if (this.completions.length > 0) this.oncompleted(binding.channelFlush(this.id));
       process.nextTick(onsent, null);
     }
     return status;

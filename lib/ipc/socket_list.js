@@ -6,6 +6,8 @@
 const EventEmitter = require('node:events');
 const { ERR_CHILD_CLOSED_BEFORE_REPLY } = require('../errors');
 
+const AS_ANSWER = { swallowErrors: true, isAnswer: true };
+
 // The sender's side: one for each server and child. net.Server calls getConnections() and close(),
 // and drops it on 'exit'.
 class SentSockets extends EventEmitter {
@@ -77,7 +79,7 @@ class ReceivedSockets extends EventEmitter {
   }
 
   #tell(message) {
-    if (this.child.connected) this.child._send(message, undefined, { swallowErrors: true });
+    if (this.child.connected) this.child._send(message, undefined, AS_ANSWER);
   }
 }
 

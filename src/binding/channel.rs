@@ -216,6 +216,10 @@ impl Entry {
                     self.report(environment, Event::HandleLost, sequence, 0);
                 }
                 ChannelEvent::SendFailed { sequence, errno } => {
+                    // The dispatcher may have waited for it.
+                    if let Some(relayed) = self.relayed.borrow().as_ref() {
+                        relayed.ring_dispatcher();
+                    }
                     self.report(environment, Event::SendFailed, sequence, -(errno as i32));
                 }
             }

@@ -31,6 +31,7 @@ pub const FUNCTIONS: &[Function] = &[
     ("dispatcherWorker", Some(set_worker)),
     ("dispatcherLane", Some(open_lane)),
     ("dispatcherForget", Some(forget)),
+    ("dispatcherBury", Some(bury)),
     ("dispatcherStats", Some(worker_stats)),
     ("dispatcherListeners", Some(listener_stats)),
 ];
@@ -274,9 +275,17 @@ unsafe extern "C" fn open_lane(env: napi_env, info: napi_callback_info) -> napi_
 }
 
 unsafe extern "C" fn forget(env: napi_env, info: napi_callback_info) -> napi_value {
+    part_with(env, info, Dispatcher::forget)
+}
+
+unsafe extern "C" fn bury(env: napi_env, info: napi_callback_info) -> napi_value {
+    part_with(env, info, Dispatcher::bury)
+}
+
+fn part_with(env: napi_env, info: napi_callback_info, how: fn(&mut Dispatcher, u32)) -> napi_value {
     let [worker] = value::arguments(env, info).map(|v| unsigned(env, v));
     if let Some((environment, running)) = running_in(env) {
-        running.thread.with(|dispatcher| dispatcher.forget(worker));
+        running.thread.with(|dispatcher| how(dispatcher, worker));
         environment.channels().read_here(worker);
         environment.dispatching().end_if_idle();
     }

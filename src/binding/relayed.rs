@@ -38,7 +38,7 @@ impl Relayed {
     pub fn pop(&self) -> Option<Batch> {
         let popped = self.inbox.pop()?;
         if popped.has_room_again {
-            self.running.ring();
+            self.ring_dispatcher();
         }
         Some(popped.batch)
     }
@@ -51,6 +51,11 @@ impl Relayed {
     /// Has the thread come back to what is left.
     pub fn ring(&self) {
         self.inbox.ring();
+    }
+
+    /// Has the dispatcher look at what it can do.
+    pub fn ring_dispatcher(&self) {
+        self.running.ring();
     }
 
     /// Whether the channel keeps the event loop alive.

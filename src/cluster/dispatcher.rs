@@ -192,13 +192,18 @@ impl Dispatcher {
         }
     }
 
-    /// A worker has ended.
-    pub fn forget(&mut self, worker: u32) {
+    /// A worker has ended: takes in what it has said before, and then forgets it.
+    pub fn bury(&mut self, worker: u32) {
         if let Some(Link::Stock(link)) = self.workers.get_mut(&worker).map(|w| &mut w.link) {
             let mut outcome = Outcome::default();
             link.bury(&mut outcome);
             self.settle(worker, outcome, Instant::now());
         }
+        self.forget(worker);
+    }
+
+    /// A worker has no link any more. It may live on, and serve what has been sent to it.
+    pub fn forget(&mut self, worker: u32) {
         self.replace_link(worker, Link::None);
         self.workers.remove(&worker);
         for listening in self.listeners.values_mut() {
@@ -318,11 +323,14 @@ impl Dispatcher {
                 continue;
             };
             worker.wake_up(now);
-            if let Link::Lane(link) = &mut worker.link {
-                let mut outcome = Outcome::default();
-                link.sweep(now, &mut outcome);
-                self.settle(id, outcome, now);
+            let mut outcome = Outcome::default();
+            match &mut worker.link {
+                Link::Lane(link) => link.sweep(now, &mut outcome),
+                // Whoever else drives the channel may have come upon something.
+                Link::Stock(link) => link.check_events(&mut outcome),
+                Link::None => continue,
             }
+            self.settle(id, outcome, now);
         }
     }
 

@@ -5,11 +5,12 @@
 //! zero, so an answer tells by itself whose it is.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::Write;
 
 use memchr::memmem;
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::ipc::{Framing, V8Reader, V8Writer};
 
@@ -70,7 +71,7 @@ fn reply_json(payload: &[u8]) -> Option<Reply> {
     let answer: Answer = serde_json::from_slice(payload).ok()?;
     (answer.cmd == "NODE_CLUSTER").then_some(Reply {
         number: number(answer.ack)?,
-        accepted: answer.accepted == true,
+        accepted: answer.accepted.0,
     })
 }
 
@@ -82,7 +83,57 @@ struct Answer<'a> {
     ack: i64,
     /// Anything but true is a refusal.
     #[serde(default)]
-    accepted: Value,
+    accepted: IsTrue,
+}
+
+/// Whether a value is `true`, whatever else it is; nothing is kept of it.
+#[derive(Default)]
+struct IsTrue(bool);
+
+impl<'de> Deserialize<'de> for IsTrue {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        value.deserialize_any(IsTrue(false))
+    }
+}
+
+impl<'de> Visitor<'de> for IsTrue {
+    type Value = IsTrue;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<IsTrue, E> {
+        Ok(IsTrue(value))
+    }
+
+    fn visit_unit<E>(self) -> Result<IsTrue, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<IsTrue, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<IsTrue, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<IsTrue, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<IsTrue, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<IsTrue, A::Error> {
+        IgnoredAny.visit_seq(items).map(|_| self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<IsTrue, A::Error> {
+        IgnoredAny.visit_map(entries).map(|_| self)
+    }
 }
 
 fn reply_advanced(payload: &[u8]) -> Option<Reply> {
@@ -108,6 +159,8 @@ fn number(ack: i64) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -150,6 +203,9 @@ mod tests {
             &br#"{"cmd":"NODE_CLUSTER","ack":-2,"accepted":false,"seq":3}"#[..],
             br#"{"cmd":"NODE_CLUSTER","ack":-2,"accepted":"yes","seq":3}"#,
             br#"{"cmd":"NODE_CLUSTER","ack":-2}"#,
+            br#"{"cmd":"NODE_CLUSTER","accepted":null,"ack":-2}"#,
+            br#"{"cmd":"NODE_CLUSTER","accepted":[true,{"a":[1.5]}],"ack":-2}"#,
+            br#"{"cmd":"NODE_CLUSTER","accepted":{"true":true,"n":-1},"ack":-2}"#,
             br#"{"\u0063md":"NODE_CLUSTE\u0052","ack":-2}"#,
         ] {
             assert_eq!(reply(Framing::JsonLines, line), refusal);

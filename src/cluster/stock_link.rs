@@ -217,7 +217,7 @@ impl StockLink {
     }
 
     /// What the channel says of the descriptor: that it never arrived.
-    fn check_events(&mut self, outcome: &mut Outcome) {
+    pub fn check_events(&mut self, outcome: &mut Outcome) {
         let next_event = |link: &Self| link.channel.lock().next_dispatcher_event();
         while let Some(event) = next_event(self) {
             let lost = match event {

@@ -84,7 +84,7 @@ fn so_does_one_whose_end_is_known_before_its_channel_is_read() {
     let (mut stage, stock, clients) = Stage::with_stock(1);
     let mut lane = stage.lane(2);
     drop(stock);
-    stage.dispatcher.forget(1);
+    stage.dispatcher.bury(1);
     stage.turn();
     assert_eq!(names(&lane.serve()), ports(&clients));
 }
@@ -104,12 +104,24 @@ fn one_that_breaks_the_protocol_and_lives_on_shares_its_connection_with_nobody()
 }
 
 #[test]
+fn so_does_one_that_is_forgotten_and_lives_on() {
+    let (mut stage, mut stock, clients) = Stage::with_stock(1);
+    let (_, served) = stock.receive().unwrap();
+    let mut lane = stage.lane(2);
+    stage.dispatcher.forget(1);
+    stage.turn();
+    assert_eq!(lane.serve().len(), 0);
+    assert!(!is_closed(&mut served.try_clone().unwrap()));
+    drop(clients);
+}
+
+#[test]
 fn an_answer_that_came_before_the_end_still_counts() {
     let (mut stage, mut stock, mut clients) = Stage::with_stock(1);
     let (number, stream) = stock.receive().unwrap();
     stock.answer(number, true);
     drop((stream, stock));
-    stage.dispatcher.forget(1);
+    stage.dispatcher.bury(1);
     let mut lane = stage.lane(2);
     stage.turn();
     assert_eq!(lane.serve().len(), 0);
@@ -187,7 +199,7 @@ fn whoever_goes_on_writing_for_a_dead_worker_is_not_read_for_ever() {
         }
     });
     filled.recv().unwrap();
-    stage.dispatcher.forget(1);
+    stage.dispatcher.bury(1);
     drop(stop);
     heir.join().unwrap();
     assert!(shared.lock().stats().bytes_received < MOST);

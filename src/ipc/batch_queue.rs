@@ -276,8 +276,13 @@ impl BatchQueue {
                     self.ledger.block();
                     break;
                 }
-                // The kernel's own limit of descriptors under way: acknowledgements make room.
-                Err(Errno::ETOOMANYREFS) if !self.unacknowledged.is_empty() => break,
+                // The kernel's own limit of descriptors under way: acknowledgements make room, but
+                // what is sent again is waited for itself.
+                Err(Errno::ETOOMANYREFS)
+                    if matches!(step, Step::Messages(_)) && !self.unacknowledged.is_empty() =>
+                {
+                    break;
+                }
                 Err(errno) => self.fail(step, errno),
             }
         }

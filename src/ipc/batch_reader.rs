@@ -19,7 +19,9 @@ use super::batch::{Arrived, HandleSlot};
 use super::blocks;
 use super::error::ReceiveError;
 use super::frame_reader::{Frames, Run};
-use super::layout::{HEADER, Header, Kind, MAX_PIECES, PIECE, Piece, VALUE_PREFIX};
+use super::layout::{
+    HEADER, Header, Kind, MAX_DESCRIPTORS, MAX_PIECES, PIECE, Piece, VALUE_PREFIX,
+};
 
 /// Memory first allocated.
 const FIRST: usize = 64 * 1024;
@@ -33,6 +35,9 @@ const KEEP: usize = 2 * 1024 * 1024;
 const MAX_GROUPS: usize = 4;
 /// Bytes that may wait behind a frame whose descriptors are missing, before it is given up.
 const MAX_HELD: usize = 16 * 1024 * 1024;
+
+/// Descriptors of frames that are not taken yet, of which a sender has no more unacknowledged.
+const MAX_HELD_DESCRIPTORS: usize = MAX_DESCRIPTORS;
 
 /// Something the peer says, or that is to be said to it, about frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +74,16 @@ enum Descriptors {
     Missing(usize),
     /// They will not come: the frame's messages are dropped.
     Void,
+}
+
+impl Descriptors {
+    /// How many are open.
+    fn count(&self) -> usize {
+        match self {
+            Descriptors::Complete(descriptors) => descriptors.len(),
+            Descriptors::None | Descriptors::Missing(_) | Descriptors::Void => 0,
+        }
+    }
 }
 
 /// A whole frame with messages.
@@ -227,10 +242,16 @@ impl BatchReader {
             self.next += size;
         }
         self.bound_what_is_held(notices);
-        if self.next == self.filled && self.entries.is_empty() {
-            (self.next, self.filled) = (0, 0);
+        if self.entries.is_empty() {
+            self.drop_front();
         }
         Ok(())
+    }
+
+    /// Drops frames that had no messages, of which nothing will be taken.
+    fn drop_front(&mut self) {
+        self.buffer.copy_within(self.next..self.filled, 0);
+        (self.next, self.filled) = (0, self.filled - self.next);
     }
 
     /// Cuts off all messages before the first whose descriptors are missing, or for which there is
@@ -295,8 +316,10 @@ impl BatchReader {
     /// are complete: all, or those before the first that is wrong or has to wait for memory.
     fn collect(&mut self, ready: usize, taken: &mut Taken) -> usize {
         self.starved = false;
+        // Where none were agreed on, nothing is in any.
+        let no_areas = &mut PeerAreas::default();
+        let areas = self.areas.as_mut().unwrap_or(no_areas);
         for (index, entry) in self.entries.iter_mut().take(ready).enumerate() {
-            let areas = self.areas.get_or_insert_default();
             match collect(areas, entry, &mut taken.release) {
                 Ok(()) => {}
                 Err(error) => {
@@ -388,6 +411,11 @@ impl BatchReader {
             0 => Descriptors::None,
             count => self.claim(count, number, notices)?,
         };
+        if self.held_descriptors() + descriptors.count() > MAX_HELD_DESCRIPTORS {
+            return Err(ReceiveError::Frame(
+                "comes with too many descriptors before it",
+            ));
+        }
         self.entries.push_back(Entry {
             kind: header.kind,
             encoding,
@@ -399,6 +427,11 @@ impl BatchReader {
             arrived: Vec::new(),
         });
         Ok(())
+    }
+
+    fn held_descriptors(&self) -> usize {
+        let counts = self.entries.iter().map(|entry| entry.descriptors.count());
+        counts.sum()
     }
 
     /// Reads the table behind a value. Returns where the value lies, and the table's entries.
@@ -585,8 +618,10 @@ impl BatchReader {
         if needed <= self.buffer.len() {
             return;
         }
+        // By steps of its own size: what is held back comes in many small pieces.
+        let step = self.buffer.len().min(TRUST);
         // Zeroed by the allocator, which for fresh pages costs nothing.
-        let mut grown = vec![0; needed.max(FIRST)];
+        let mut grown = vec![0; needed.max(self.buffer.len() + step).max(FIRST)];
         grown[..self.filled].copy_from_slice(&self.buffer[..self.filled]);
         self.buffer = grown;
     }
@@ -891,6 +926,65 @@ mod tests {
         feed(&mut reader, &header.encode()).unwrap();
         reader.room();
         assert!(reader.memory() <= TRUST + FIRST);
+    }
+
+    #[test]
+    fn frames_without_messages_take_no_memory_however_they_are_cut() {
+        let mut reader = BatchReader::new(1000, &[]);
+        let control = Header::control(Kind::Acknowledge, 7, 0).encode();
+        let (front, back) = control.split_at(7);
+        feed(&mut reader, front).unwrap();
+        for _ in 0..20_000 {
+            feed(&mut reader, &[back, front].concat()).unwrap();
+            assert_eq!(reader.take().frames.len(), 0);
+            assert_eq!(reader.unfinished(), front.len());
+        }
+        assert_eq!(reader.memory(), FIRST);
+        let rest = [back, &frame(JSON, 0, &[b"1"])].concat();
+        feed(&mut reader, &rest).unwrap();
+        assert_eq!(payloads(&reader.take().frames), [b"1"]);
+    }
+
+    /// A frame with so many handles, which come along.
+    fn feed_handles(
+        reader: &mut BatchReader,
+        number: u32,
+        count: usize,
+    ) -> Result<Vec<Notice>, ReceiveError> {
+        let mut handles = frame(
+            Kind::Handles(Framing::JsonLines),
+            number,
+            &vec![&b"1"[..]; count],
+        );
+        handles[2] = count as u8;
+        let pipe = || -> OwnedFd { std::io::pipe().unwrap().0.into() };
+        reader.keep((0..count).map(|_| pipe()).collect(), false)?;
+        feed(reader, &handles)
+    }
+
+    #[test]
+    fn descriptors_that_wait_to_be_taken_are_bounded() {
+        let mut reader = BatchReader::new(1000, &[]);
+        // Everything behind this one waits.
+        reader.keep(Vec::new(), true).unwrap();
+        let mut missing = frame(Kind::Handles(Framing::JsonLines), 0, &[b"0"]);
+        missing[2] = 1;
+        assert_eq!(feed(&mut reader, &missing).unwrap(), [Notice::Refuse(0)]);
+        for number in 1..=4 {
+            feed_handles(&mut reader, number, MAX_HELD_DESCRIPTORS / 4).unwrap();
+        }
+        assert!(feed_handles(&mut reader, 5, 1).is_err());
+        reader.give_up_missing();
+        assert_eq!(reader.take().handles.len(), MAX_HELD_DESCRIPTORS);
+    }
+
+    #[test]
+    fn what_was_not_agreed_on_is_refused_after_a_first_message_too() {
+        let mut reader = BatchReader::new(1000, &[]);
+        feed(&mut reader, &frame(JSON, 0, &[b"1"])).unwrap();
+        assert_eq!(reader.take().frames.len(), 1);
+        let drop = Header::control(Kind::Drop, 0, 0).encode();
+        assert!(feed(&mut reader, &drop).is_err());
     }
 
     #[test]

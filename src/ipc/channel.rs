@@ -113,7 +113,7 @@ impl<T: Transport> Channel<T> {
 
     /// A channel with limits of its own.
     pub fn with_limits(transport: T, framing: Framing, limits: Limits) -> Self {
-        let max_message = limits.max_message.min(Limits::MAX_MESSAGE);
+        let max_message = limits.max_message.min(Limits::LARGEST_MESSAGE);
         Channel {
             transport,
             queue: Outgoing::new(framing),

@@ -65,22 +65,25 @@ pub enum Framing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Longest payload accepted, in bytes, without newline or length prefix. Values above
-    /// [`Limits::MAX_MESSAGE`] are clamped to it.
+    /// [`Limits::LARGEST_MESSAGE`] are clamped to it.
     pub max_message: usize,
     /// Most descriptors that may wait for the message they belong to.
     pub max_unpaired_descriptors: usize,
 }
 
 impl Limits {
-    /// V8's maximal string length on 64 bit: no longer JSON text can become a message anyway.
-    pub const MAX_MESSAGE: usize = (1 << 29) - 24;
+    /// What a string can hold: V8's limit on 64 bit.
+    pub const LONGEST_STRING: usize = (1 << 29) - 24;
+    /// Keeps positions within 32 bits.
+    pub const LARGEST_MESSAGE: usize = 1 << 30;
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            max_message: Self::MAX_MESSAGE,
-            max_unpaired_descriptors: 64,
+            max_message: Self::LONGEST_STRING,
+            // Those of a frame may be read together with the end of Node's protocol before it.
+            max_unpaired_descriptors: layout::MAX_DESCRIPTORS,
         }
     }
 }

@@ -87,15 +87,12 @@ impl Given {
     }
 }
 
-/// What a string can hold: V8's limit on 64 bit.
-const LONGEST_STRING: usize = Limits::MAX_MESSAGE;
-
 /// A run as JavaScript decodes it: a JSON array, or a copy of the bytes and where each value lies.
 /// `undefined` for an array that no string can hold, although each of its messages fits one.
 fn payload_of(env: napi_env, batch: &Batch, run: &Run) -> (napi_value, napi_value) {
     let bytes = &batch.region()[run.bytes.clone()];
     match run.encoding {
-        Framing::JsonLines if bytes.len() > LONGEST_STRING => {
+        Framing::JsonLines if bytes.len() > Limits::LONGEST_STRING => {
             (value::undefined(env), value::undefined(env))
         }
         Framing::JsonLines => (value::string(env, bytes, run.ascii), value::undefined(env)),
