@@ -82,6 +82,29 @@ test('events come in the order of Node', async () => {
   expect(events).toContain('disconnect');
 });
 
+test.each([
+  ['stock', []],
+  ['brood', ['-r', `${path.resolve(__dirname, '../..')}/register.js`]],
+])(
+  "'exit' comes after the last messages and 'disconnect', also in a parent that is busy: a %s child",
+  async (_, execArgv) => {
+    const log = await expectAlike(async (cp) => {
+      const script = 'for (let n = 0; n < 50; n++) process.send(n); process.exit(3)';
+      const child = cp.fork('-e', [script], { execPath: process.execPath, execArgv });
+      let got = 0;
+      child.on('message', () => got++);
+      const log = [];
+      child.on('disconnect', () => log.push('disconnect', got));
+      child.on('exit', (code) => log.push('exit', code, got, child.connected));
+      const end = Date.now() + 500;
+      while (Date.now() < end);
+      await once(child, 'close');
+      return log;
+    });
+    expect(log).toEqual(['disconnect', 50, 'exit', 3, 50, false]);
+  },
+);
+
 test('a module that does not exist is the exit of the child, not an error here', () =>
   expectAlike(async (cp) => {
     const child = cp.fork(path.join(directory, 'none.js'), silent);
@@ -89,6 +112,9 @@ test('a module that does not exist is the exit of the child, not an error here',
     const events = await recordEvents(child);
     return events.filter(([name]) => name !== 'disconnect');
   }));
+
+test('envPairs, a name of Node’s own, means nothing in the options', () =>
+  expectAlike((cp) => reported(cp.fork(report, { ...silent, envPairs: ['MARK=x'] }))));
 
 test('code given to node -e is not run again by what it forks', async () => {
   const code = (name) =>

@@ -128,6 +128,26 @@ describe('the life of a child', () => {
       expect(await Promise.all([said(outer), said(inner)])).toEqual(['outer\n', 'inner\n']);
     }));
 
+  test.each([
+    ['standard output', 'echo a; echo b >&2', 0],
+    ['standard output, in a parent that is busy meanwhile', 'echo a; echo b >&2', 100],
+    ['the failure to write, in a parent that is busy meanwhile', 'head -c 1', 100],
+  ])("'exit' comes after %s", (_, command, busy) =>
+    expectAlike(async (cp) => {
+      const child = sh(cp, command);
+      const log = [];
+      child.stdin.on('error', ({ code }) => log.push(code));
+      child.stdin.write(Buffer.alloc(3e6));
+      child.stdout.on('data', () => log.push('data'));
+      child.stderr.on('data', () => log.push('data'));
+      child.on('exit', () => log.push('exit'));
+      const end = Date.now() + busy;
+      while (Date.now() < end);
+      await closed(child);
+      return [log.slice(0, -1).sort(), log.at(-1)];
+    }),
+  );
+
   test('an unreferenced child does not keep the process alive', async () => {
     const code = `
       const { spawn } = require(${JSON.stringify(path.resolve(__dirname, '../..'))});

@@ -133,6 +133,22 @@ describe.each(CASES)('%s workers, policy %s:', (_, policy, execArgv) => {
     expect(workers.map(({ process }) => process.pid)).toContain(Number(answer));
   });
 
+  test.each([[{}], [{ port: '0' }], [{ port: 0 }]])(
+    'UDP on any port, asked for by %j',
+    async (at) => {
+      const { fork } = start();
+      const workers = [await fork(), await fork()];
+      const ports = [];
+      for (const worker of workers) {
+        for (const name of ['a', 'b']) {
+          ports.push((await ask(worker, 'listen', { name, kind: 'udp', at })).port);
+        }
+      }
+      expect(ports[0]).not.toBe(ports[1]);
+      expect(ports.slice(2)).toEqual(ports.slice(0, 2));
+    },
+  );
+
   test('several servers in one worker, each on a port of its own', async () => {
     const { fork } = start();
     const workers = [await fork(), await fork()];

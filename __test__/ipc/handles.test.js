@@ -191,6 +191,17 @@ test('nothing is leaked when the child dies with handles queued', async () => {
   });
 });
 
+test('a socket that has no descriptor yet cannot be sent, as the callback is told', async () => {
+  const child = forkHolder();
+  const unbound = dgram.createSocket('udp4');
+  const error = await new Promise((resolve) => {
+    expect(child.send('x', unbound, resolve)).toBe(true);
+  });
+  expect(error).toMatchObject({ code: 'EBADF', syscall: 'write' });
+  unbound.close();
+  await end(child);
+});
+
 test('what cannot be sent is refused as Node refuses it', async () => {
   const child = fork(fixture('echo.js'));
   expect(() => child.send('x', {})).toThrow(

@@ -217,12 +217,13 @@ function openChannel(child, number, serialization, { busyPoll, maxMessageSize },
   child._closesNeeded++;
   const onClose = () => maybeClose(child);
   try {
-    ipc.setupChannel(child, binding.claimEnd(number), serialization, {
+    const { native } = ipc.setupChannel(child, binding.claimEnd(number), serialization, {
       onClose,
       maxMessageSize: maxMessageSize ?? undefined,
       isRoomy: true,
       offer,
     });
+    child._handle.setChannel(native.id);
     if (busyPoll > 0) child.channel.busyPoll(busyPoll);
   } catch (error) {
     // The kernel has no room for one more watched descriptor (ENOMEM, ENOSPC).

@@ -171,6 +171,8 @@ function normalizeSpawn(file, args, options) {
   if (options !== undefined) validateObject(options, 'options');
   const result = ownOptions(options);
   result.file = file;
+  // What a caller gives under this name is overwritten in Node.
+  result.envPairs = undefined;
   validateSpawnOptions(result);
   if (result.shell) list = throughShell(result, list);
   list.unshift(result.argv0 ?? result.file);

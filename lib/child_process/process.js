@@ -68,6 +68,7 @@ class Process {
   #isWatched = false;
   // The number of a start in the background that is not over.
   #launch = 0;
+  #channel = 0;
 
   /**
    * Starts the process and returns 0 or a negative errno; `slots` then holds the parent's ends of
@@ -109,6 +110,17 @@ class Process {
   #watch(pid) {
     this.#isWatched = true;
     this.pid = pid;
+    this.#connect();
+  }
+
+  /** The number of its IPC channel, which is read to its end before `onexit` is called. */
+  setChannel(number) {
+    this.#channel = number;
+    this.#connect();
+  }
+
+  #connect() {
+    if (this.#isWatched && this.#channel !== 0) binding.processChannel(this.pid, this.#channel);
   }
 
   /** The start in the background is over. */

@@ -2,6 +2,8 @@
 // Keeps the event loop alive while somebody holds it: a listening socket does that in Node, and the
 // dispatcher's sockets are not the loop's.
 
+const { clearInterval, setInterval } = require('../timers');
+
 const LONGEST_MS = 2 ** 31 - 1;
 
 let holders = 0;

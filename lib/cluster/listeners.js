@@ -7,10 +7,11 @@ const activation = require('./activation');
 const { EACCES, bindDatagram, bindHandle } = require('./bind');
 const dispatcher = require('./dispatcher');
 const { DispatchedListener } = require('./dispatched_listener');
-const { isDatagram } = require('./messages');
+const { isAbsent, isDatagram } = require('./messages');
 const { POLICIES } = require('./policies');
 const { place, policyName, policyTable } = require('./scheduling');
 const { SharedListener } = require('./shared_listener');
+const { clearTimeout, setTimeout } = require('../timers');
 
 const DEFAULT_GRACE_MS = 10_000;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
@@ -191,9 +192,10 @@ function newListener(key, request, policy) {
   return new DispatchedListener(key, request, policy);
 }
 
-/** Requests with one key share a socket. Each of a worker's servers on port 0 has its own. */
+/** Requests with one key share a socket. Each of a worker's servers on any port has its own. */
 function keyOf({ address, port, addressType, fd, index }) {
-  const own = port === 0 ? `:${index}` : '';
+  const isAnyPort = fd === undefined && (isAbsent(port) || Number(port) === 0);
+  const own = isAnyPort ? `:${index}` : '';
   return `${address}:${port}:${addressType}:${fd}${own}`;
 }
 

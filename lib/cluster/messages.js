@@ -61,4 +61,4 @@ function requestOf(message) {
   return CHECKS[message.act](message) && message.act;
 }
 
-module.exports = { isDatagram, normalized, requestOf };
+module.exports = { isAbsent, isDatagram, normalized, requestOf };

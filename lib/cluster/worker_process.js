@@ -27,7 +27,9 @@ function inspectPort(given) {
 
 function execArgvOf({ execArgv, inspectPort: given }) {
   if (given === null) throw new ERR_SOCKET_BAD_PORT('Port', null);
-  return isInspected(execArgv) ? [...execArgv, `--inspect-port=${inspectPort(given)}`] : execArgv;
+  const port = isInspected(execArgv) ? [`--inspect-port=${inspectPort(given)}`] : [];
+  // A copy: fork() leaves the code of `node -e` out of process.execArgv itself, a cluster does not.
+  return [...execArgv, ...port];
 }
 
 /** Starts the process of worker `id`; `env` stands on top of this process's environment. */

@@ -35,6 +35,7 @@ const {
 
 const SENDABLE = ['string', 'object', 'number', 'boolean'];
 const QUIETLY = { swallowErrors: true };
+const EBADF = -constants.errno.EBADF;
 const ENOBUFS = -constants.errno.ENOBUFS;
 const NONE = Object.freeze({ __proto__: null });
 
@@ -98,7 +99,11 @@ class Channel {
     // Sent before, or closed already: the message goes alone.
     if (!native) return this.#dispatch(message, -1, options, callback);
     try {
-      return this.#dispatch(wrapped, descriptorOf(native), options, callback);
+      const fd = descriptorOf(native);
+      if (fd >= 0) return this.#dispatch(wrapped, fd, options, callback);
+      // It has none yet.
+      if (!options.swallowErrors) this.#fail(errnoException(EBADF, 'write'), callback);
+      return true;
     } finally {
       // The addon has its own duplicate by now, or the sending has failed for good.
       if (kind.closesSource && !options.keepOpen) native.close();
@@ -377,7 +382,7 @@ function replyKind(message) {
 }
 
 function descriptorOf(native) {
-  if (!(native.fd >= 0)) throw new ERR_INVALID_HANDLE_TYPE();
+  if (typeof native.fd !== 'number') throw new ERR_INVALID_HANDLE_TYPE();
   return native.fd;
 }
 

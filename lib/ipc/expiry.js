@@ -3,6 +3,8 @@
 // A timer that gives back what lies idle. It does not keep the process alive, and runs only while
 // there is something to look after.
 
+const { clearTimeout, setTimeout } = require('../timers');
+
 const IDLE = 10_000;
 
 class Expiry {

@@ -20,7 +20,7 @@ use super::launches::{Launches, Outcome, Waiting};
 use super::value;
 use crate::process::tree::{Root, kill_tree};
 use crate::process::{Child, Command, Ended, Failed, Spawned, Status, spawn, spawn_in_background};
-use crate::uv::Poll;
+use crate::uv::{Check, Poll};
 
 /// What this file adds to the addon's exports.
 pub const FUNCTIONS: &[Function] = &[
@@ -31,6 +31,7 @@ pub const FUNCTIONS: &[Function] = &[
     ("processRef", Some(reference)),
     ("processUnref", Some(unreference)),
     ("processClose", Some(close)),
+    ("processChannel", Some(set_channel)),
     ("launchKill", Some(kill_launch)),
     ("launchRef", Some(set_launch_ref)),
     ("launchClose", Some(close_launch)),
@@ -64,11 +65,16 @@ struct Process {
     child: Child,
     target: Rc<Target>,
     is_referenced: bool,
+    /// The number of its IPC channel.
+    channel: Option<u32>,
 }
 
 /// Readable when one of the children has ended.
 struct Watcher {
     poll: Poll,
+    /// Ends are told of after all else that the loop has found in the same go: what a child has
+    /// written before comes first, as it does where SIGCHLD is awaited.
+    check: Check,
     // Behind the handle that watches it: fields are dropped in their order.
     epoll: Rc<Epoll>,
 }
@@ -77,15 +83,20 @@ impl Watcher {
     fn new(environment: &Rc<Environment>) -> Result<Watcher, Errno> {
         let epoll = Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         // Weak: the environment owns us.
-        let owner = Rc::downgrade(environment);
-        let poll = Poll::new(environment.event_loop(), epoll.0.as_fd(), move |_| {
-            if let Some(environment) = owner.upgrade() {
-                environment.processes().take_ends(&environment);
+        let calling = |take: fn(&Processes, &Rc<Environment>)| {
+            let owner = Rc::downgrade(environment);
+            move || {
+                if let Some(environment) = owner.upgrade() {
+                    take(environment.processes(), &environment);
+                }
             }
-        })?;
+        };
+        let check = Check::new(environment.event_loop(), calling(Processes::take_ends))?;
+        let look = calling(Processes::look);
+        let poll = Poll::new(environment.event_loop(), epoll.0.as_fd(), move |_| look())?;
         poll.set_ref(false);
         poll.watch(true, false);
-        Ok(Watcher { poll, epoll })
+        Ok(Watcher { poll, check, epoll })
     }
 }
 
@@ -121,6 +132,7 @@ impl Processes {
             child,
             target,
             is_referenced: false,
+            channel: None,
         };
         self.alive.borrow_mut().insert(pid, process);
         self.set_ref(pid, is_referenced);
@@ -216,22 +228,47 @@ impl Processes {
         epoll.ok_or(Errno::ENODEV)
     }
 
+    /// Something has happened: starts are reported at once, for what such a child has written may
+    /// be told of in this very go.
+    fn look(&self, environment: &Rc<Environment>) {
+        let news = self.news();
+        if let Some(watcher) = &*self.watcher.borrow() {
+            watcher
+                .check
+                .set_active(news.iter().any(|&pid| pid != BELL));
+        }
+        if news.contains(&BELL) {
+            self.take_starts(environment);
+        }
+    }
+
     /// Takes the ends of the children that have ended and reports each.
     fn take_ends(&self, environment: &Rc<Environment>) {
-        let Some(epoll) = self.watcher.borrow().as_ref().map(|w| w.epoll.clone()) else {
-            return;
-        };
-        let mut events = [EpollEvent::empty(); EXITS];
-        let count = epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
-        for event in &events[..count] {
-            match event.data() {
-                BELL => self.take_starts(environment),
-                pid => self.take_end(environment, pid as i32),
+        if let Some(watcher) = &*self.watcher.borrow() {
+            watcher.check.set_active(false);
+        }
+        for pid in self.news() {
+            if pid != BELL {
+                self.take_end(environment, pid as i32);
             }
         }
     }
 
-    fn take_end(&self, environment: &Environment, pid: i32) {
+    /// What the kernel has to tell of.
+    fn news(&self) -> Vec<u64> {
+        let Some(epoll) = self.watcher.borrow().as_ref().map(|w| w.epoll.clone()) else {
+            return Vec::new();
+        };
+        let mut events = [EpollEvent::empty(); EXITS];
+        let count = epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+        events[..count].iter().map(EpollEvent::data).collect()
+    }
+
+    fn take_end(&self, environment: &Rc<Environment>, pid: i32) {
+        let channel = self.with(pid, |process| process.channel).flatten();
+        if let Some(channel) = channel {
+            environment.channels().receive_rest(environment, channel);
+        }
         let end = match self.alive.borrow_mut().get_mut(&pid) {
             Some(process) => process.child.try_wait(),
             None => return, // closed by JavaScript that ran for another one's end
@@ -405,6 +442,17 @@ pub fn usage_fields(usage: &libc::rusage) -> [f64; USAGE_FIELDS] {
         *field = count as f64;
     }
     fields
+}
+
+/// The child has the IPC channel with this number.
+unsafe extern "C" fn set_channel(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [pid, channel] = value::arguments(env, info).map(|v| value::get_i32(env, v));
+    if let Some(environment) = Environment::of(env)
+        && let Some(process) = environment.processes().alive.borrow_mut().get_mut(&pid)
+    {
+        process.channel = Some(channel as u32);
+    }
+    value::undefined(env)
 }
 
 /// Takes one of the numbers that `spawn` has put into its array; the number, or a negative errno.

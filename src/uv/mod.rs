@@ -2,12 +2,14 @@
 //! and its handles as owned values. Which descriptors are watched, and what is done when one is
 //! ready, is decided above.
 
+mod check;
 mod handle;
 mod poll;
 mod prepare;
 mod symbols;
 mod timer;
 
+pub use check::Check;
 pub use handle::Loop;
 pub use poll::{Poll, Readiness};
 pub use prepare::{Prepare, Seen};

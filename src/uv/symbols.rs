@@ -6,11 +6,14 @@ use std::sync::OnceLock;
 
 /// `uv_handle_type` of a poll handle (libuv's uv.h, unchanged since 1.0).
 pub(super) const UV_POLL: c_int = 8;
+/// That of a check handle.
+pub(super) const UV_CHECK: c_int = 2;
 /// That of a prepare handle.
 pub(super) const UV_PREPARE: c_int = 9;
 
 pub(super) type PollCallback = unsafe extern "C" fn(*mut c_void, c_int, c_int);
 pub(super) type PrepareCallback = unsafe extern "C" fn(*mut c_void);
+pub(super) type CheckCallback = unsafe extern "C" fn(*mut c_void);
 pub(super) type CloseCallback = unsafe extern "C" fn(*mut c_void);
 
 /// The libuv functions brood calls. Handles and loops are opaque blocks of memory here: their
@@ -25,6 +28,9 @@ pub struct Symbols {
     pub(super) prepare_init: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
     pub(super) prepare_start: unsafe extern "C" fn(*mut c_void, PrepareCallback) -> c_int,
     pub(super) prepare_stop: unsafe extern "C" fn(*mut c_void) -> c_int,
+    pub(super) check_init: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
+    pub(super) check_start: unsafe extern "C" fn(*mut c_void, CheckCallback) -> c_int,
+    pub(super) check_stop: unsafe extern "C" fn(*mut c_void) -> c_int,
     pub(super) backend_fd: unsafe extern "C" fn(*const c_void) -> c_int,
     pub(super) backend_timeout: unsafe extern "C" fn(*const c_void) -> c_int,
     pub(super) close: unsafe extern "C" fn(*mut c_void, CloseCallback),
@@ -68,6 +74,9 @@ fn load() -> Option<Symbols> {
         prepare_init: symbol!(c"uv_prepare_init"),
         prepare_start: symbol!(c"uv_prepare_start"),
         prepare_stop: symbol!(c"uv_prepare_stop"),
+        check_init: symbol!(c"uv_check_init"),
+        check_start: symbol!(c"uv_check_start"),
+        check_stop: symbol!(c"uv_check_stop"),
         backend_fd: symbol!(c"uv_backend_fd"),
         backend_timeout: symbol!(c"uv_backend_timeout"),
         close: symbol!(c"uv_close"),

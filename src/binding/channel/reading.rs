@@ -19,6 +19,9 @@ use crate::uv::{Readiness, Timer};
 /// peer cannot starve the loop.
 const READ_BUDGET: usize = 1 << 20;
 
+/// Reads in one go, of a process that has ended: far more than its socket can hold.
+const MOST_READS: usize = 64;
+
 /// How long what has come waits for memory before it is tried again: at first; then twice as long
 /// each time, as often as this.
 const FIRST_WAIT: Duration = Duration::from_millis(1);
@@ -49,12 +52,30 @@ impl Entry {
         self.reading.get() && self.relayed.borrow().is_none()
     }
 
+    /// Reads all that is there, unless somebody else holds the other end open and goes on writing.
+    pub(super) fn receive_rest(self: &Rc<Self>, environment: &Rc<Environment>) {
+        for _ in 0..MOST_READS {
+            if !self.reads_here() {
+                return;
+            }
+            self.pausing.set(false);
+            let end = self.receive(environment, false);
+            self.settle(environment);
+            if !matches!(
+                end,
+                ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Switched
+            ) {
+                return;
+            }
+        }
+    }
+
     /// Reads what is there and hands it to JavaScript; after a failed poll until the end, for
-    /// there will be no further event.
-    fn receive(self: &Rc<Self>, environment: &Rc<Environment>, to_the_end: bool) {
+    /// there will be no further event. Returns how it has ended.
+    fn receive(self: &Rc<Self>, environment: &Rc<Environment>, to_the_end: bool) -> ReadEnd {
         let before = self.shared.lock().stats().bytes_received;
         let mut messages = 0;
-        loop {
+        let end = loop {
             let (batch, upgraded) = {
                 let mut channel = self.shared.lock();
                 (channel.receive(READ_BUDGET), channel.upgraded())
@@ -73,23 +94,27 @@ impl Entry {
                 self.deliver(environment, batch);
             }
             if self.report_end(environment, end) {
-                return;
+                return end;
             }
             if end != ReadEnd::Starved {
                 self.shortages.set(0);
             }
             match end {
-                ReadEnd::Closed | ReadEnd::Failed(_) => return,
-                ReadEnd::Starved => return self.wait_for_memory(environment),
+                ReadEnd::Closed | ReadEnd::Failed(_) => return end,
+                ReadEnd::Starved => {
+                    self.wait_for_memory(environment);
+                    return end;
+                }
                 ReadEnd::Switched if self.reads_here() => {}
                 ReadEnd::Budget | ReadEnd::ShortRead if to_the_end && self.reads_here() => {}
                 ReadEnd::Budget | ReadEnd::ShortRead | ReadEnd::Switched | ReadEnd::Drained => {
-                    break;
+                    break end;
                 }
             }
-        }
+        };
         let bytes = (self.shared.lock().stats().bytes_received - before) as usize;
         self.pace(environment, Brought { messages, bytes });
+        end
     }
 
     /// Reads for nobody while the rest of the queue is written: a peer that writes the rest of

@@ -140,6 +140,13 @@ impl Channels {
         })
     }
 
+    /// The process at the other end has ended: hands over what it has written before.
+    pub fn receive_rest(&self, environment: &Rc<Environment>, id: u32) {
+        if let Some(entry) = self.get(id) {
+            entry.receive_rest(environment);
+        }
+    }
+
     /// What a dispatcher has left for a channel that it read before.
     pub fn inbox(&self, id: u32) -> Option<Arc<Inbox>> {
         let entry = self.get(id)?;
