@@ -230,6 +230,16 @@ describe('kill', () => {
     expect(await closed(child)).toEqual([null, 'SIGTERM']);
   });
 
+  test('comes after options.timeout, whatever timers the program has for itself', () =>
+    expectAlike((cp) => {
+      jest.useFakeTimers({ doNotFake: ['nextTick', 'queueMicrotask', 'setImmediate'] });
+      try {
+        return recordEvents(cp.spawn('sleep', ['60'], { timeout: 50 }));
+      } finally {
+        jest.useRealTimers();
+      }
+    }));
+
   test('comes after options.timeout, with options.killSignal', () =>
     expectAlike((cp) =>
       recordEvents(cp.spawn('sleep', ['60'], { timeout: 50, killSignal: 'SIGINT' })),

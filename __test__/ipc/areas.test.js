@@ -11,7 +11,6 @@ const { setImmediate: turn } = require('node:timers/promises');
 const { cluster, fork, sharedBuffer, spawnSync } = require('../..');
 const binding = require('../../lib/binding');
 const { channelOf } = require('../../lib/ipc');
-const { Expiry } = require('../../lib/ipc/expiry');
 const { REGISTER, ask, end, upgraded } = require('../helpers/conversation');
 const { ROOT, fixture, runNode } = require('../helpers/run');
 const { isRunning } = require('../helpers/system');
@@ -290,6 +289,11 @@ test.each([
 test('what lies idle is looked after every ten seconds, as long as there is something', () => {
   jest.useFakeTimers();
   try {
+    let Expiry;
+    jest.isolateModules(() => {
+      jest.doMock('../../lib/timers', () => globalThis);
+      ({ Expiry } = require('../../lib/ipc/expiry'));
+    });
     let left = 2;
     const expire = jest.fn(() => --left > 0);
     const expiry = new Expiry(expire);
@@ -306,6 +310,7 @@ test('what lies idle is looked after every ten seconds, as long as there is some
     jest.advanceTimersByTime(100_000);
     expect(expire).toHaveBeenCalledTimes(2);
   } finally {
+    jest.dontMock('../../lib/timers');
     jest.useRealTimers();
   }
 });
