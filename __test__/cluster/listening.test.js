@@ -149,6 +149,12 @@ describe.each(CASES)('%s workers, policy %s:', (_, policy, execArgv) => {
     },
   );
 
+  test('more sockets in one go than are answered in one go', async () => {
+    const { fork } = start();
+    const worker = await fork();
+    expect(await ask(worker, 'bindMany', { count: 1500 })).toBe(1500);
+  });
+
   test('several servers in one worker, each on a port of its own', async () => {
     const { fork } = start();
     const workers = [await fork(), await fork()];

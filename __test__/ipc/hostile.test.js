@@ -153,13 +153,17 @@ send(b'{"cmd":"NODE_HANDLE","type":"net.Socket","msg":1,"key":' + key + b'}\\n',
   });
 });
 
-test('a child that asks for its connections again and again, and reads no answer, is cut off', async () => {
+test.each([
+  ['a key', 1],
+  ['a long key', 400_000],
+])('a child that asks for its connections by %s again and again is cut off', async (_, length) => {
   const child = python(`
+key = b'k' * ${length}
 server = socket.create_server(('127.0.0.1', 0))
 other = socket.create_connection(server.getsockname())
-send(b'{"cmd":"NODE_HANDLE","type":"net.Socket","msg":1,"key":"k"}\\n', [other.fileno()])
+send(b'{"cmd":"NODE_HANDLE","type":"net.Socket","msg":1,"key":"' + key + b'"}\\n', [other.fileno()])
 try:
-    while True: sock.sendall(b'{"cmd":"NODE_SOCKET_GET_COUNT","key":"k"}\\n' * 100)
+    while True: sock.sendall(b'{"cmd":"NODE_SOCKET_GET_COUNT","key":"' + key + b'"}\\n')
 except OSError: os._exit(0)`);
   child.on('message', (message, socket) => socket.on('error', () => {}));
   const closed = closing(child);

@@ -143,8 +143,12 @@ function parentStream(number, index) {
   }
   const handle = new Pipe(SOCKET);
   // At once: in a thread that is terminated in between nobody would close it.
-  const errno = handle.open(binding.claimEnd(number));
-  if (errno) throw errnoException(errno, 'open');
+  const fd = binding.claimEnd(number);
+  const errno = handle.open(fd);
+  if (errno) {
+    binding.closeDescriptor(fd);
+    throw errnoException(errno, 'open');
+  }
   return new net.Socket({ handle, ...options });
 }
 

@@ -121,7 +121,8 @@ class NativeChannel {
   // peer has asked for: -ENOBUFS when it has left too much of that unread. Returns the addon's
   // status; `onsent(error)` is called once the bytes are the kernel's.
   send(message, fd, kind, onsent) {
-    const isPlain = this.features === null || fd >= 0;
+    // An answer is counted as what it is in the stream.
+    const isPlain = this.features === null || fd >= 0 || kind === ANSWER;
     const encoded = isPlain ? this.codec.encode(message) : this.codec.encodeFor(this, message);
     return this.sendEncoded(encoded, fd, kind, onsent);
   }
@@ -132,11 +133,12 @@ class NativeChannel {
     const status = transmit(this.id, encoded, fd, kind | flags);
     if (status < 0) return status;
     if (typeof onsent !== 'function') return status;
-    if (status & PENDING) {
+    if (status & PENDING || this.completions.length > 0) {
       this.completions.push({ sequence: Math.floor(status / SEQUENCE), onsent });
+      // What stood before a message that is written has been, too, or has failed: the end of the turn
+      // will tell.
+      if (!(status & PENDING)) this.#gather();
     } else {
-      // What stood before it has been written with it, if not earlier, or has failed.
-      if (this.completions.length > 0) this.oncompleted(binding.channelFlush(this.id));
       process.nextTick(onsent, null);
     }
     return status;

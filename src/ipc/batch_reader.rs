@@ -411,11 +411,7 @@ impl BatchReader {
             0 => Descriptors::None,
             count => self.claim(count, number, notices)?,
         };
-        if self.held_descriptors() + descriptors.count() > MAX_HELD_DESCRIPTORS {
-            return Err(ReceiveError::Frame(
-                "comes with too many descriptors before it",
-            ));
-        }
+        self.check_held(&descriptors)?;
         self.entries.push_back(Entry {
             kind: header.kind,
             encoding,
@@ -429,9 +425,20 @@ impl BatchReader {
         Ok(())
     }
 
-    fn held_descriptors(&self) -> usize {
-        let counts = self.entries.iter().map(|entry| entry.descriptors.count());
-        counts.sum()
+    /// Whether there may be these as well.
+    fn check_held(&self, more: &Descriptors) -> Result<(), ReceiveError> {
+        let more = more.count();
+        // Most frames have none, and there may be very many.
+        if more == 0 {
+            return Ok(());
+        }
+        let held: usize = self.entries.iter().map(|e| e.descriptors.count()).sum();
+        match held + more <= MAX_HELD_DESCRIPTORS {
+            true => Ok(()),
+            false => Err(ReceiveError::Frame(
+                "comes with too many descriptors before it",
+            )),
+        }
     }
 
     /// Reads the table behind a value. Returns where the value lies, and the table's entries.
@@ -476,6 +483,7 @@ impl BatchReader {
                 let count = usize::from(header.descriptors);
                 // If they are missing again, that is said again.
                 let descriptors = self.claim(count, number, notices)?;
+                self.check_held(&descriptors)?;
                 if let Some(entry) = self.missing(number, Some(count)) {
                     entry.descriptors = descriptors;
                 }

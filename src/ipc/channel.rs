@@ -29,11 +29,12 @@ use crate::sys::area::Area;
 const MIN_READ: usize = 4 * 1024;
 /// Keeps positions in a batch within 32 bits.
 const MAX_BUDGET: usize = 1 << 30;
-/// Bytes of replies, and of answers, that may wait for a peer to read them. A well-behaved one has
-/// the reply to a single handle coming, and an answer to each thing it has asked for.
+/// Bytes of replies that may wait for a peer to read them; a well-behaved one has a single one coming.
 const MAX_UNREAD_REPLIES: usize = 1 << 20;
-/// What the descriptor of an answer counts for, so that these stay few as well.
-const WEIGHT_OF_HANDLE: usize = 1 << 10;
+/// The same of answers. A well-behaved peer may ask for thousands of things before it reads.
+const MAX_UNREAD_ANSWERS: usize = 16 << 20;
+/// What the descriptor of an answer counts for, so that these stay below some thousands.
+const WEIGHT_OF_HANDLE: usize = 4 << 10;
 /// Bytes read between two looks at the clock while draining.
 const DRAIN_BUDGET: usize = 1 << 20;
 
@@ -346,8 +347,8 @@ impl<T: Transport> Channel<T> {
         self.queue.commit(&mut self.transport, len, handle, mode)
     }
 
-    /// As [`commit`](Self::commit), for what the peer has asked for. To one that leaves a megabyte of
-    /// answers unread, or as many descriptors as there are kilobytes in it, nothing is sent.
+    /// As [`commit`](Self::commit), for what the peer has asked for. To one that leaves 16 megabytes of
+    /// answers unread, or 4000 with a descriptor, nothing is sent.
     ///
     /// # Errors
     /// As [`send`](Self::send); `ENOBUFS` in that case.
@@ -360,7 +361,7 @@ impl<T: Transport> Channel<T> {
         handle: Option<OwnedFd>,
         mode: SendMode,
     ) -> Result<SendStatus, Errno> {
-        if self.answers.waiting(self.queue.completed()) > MAX_UNREAD_REPLIES {
+        if self.answers.waiting(self.queue.completed()) > MAX_UNREAD_ANSWERS {
             return Err(Errno::ENOBUFS);
         }
         let weight = handle.as_ref().map_or(0, |_| WEIGHT_OF_HANDLE);
