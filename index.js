@@ -2,7 +2,7 @@
 // brood's public face: everything node:child_process has, `cluster`, and what brood adds.
 
 const { assertUsable } = require('./lib/addon');
-const { lazily } = require('./lib/lazy');
+const { lazily } = require('./lib/start');
 
 assertUsable();
 

@@ -291,7 +291,7 @@ test('what lies idle is looked after every ten seconds, as long as there is some
   try {
     let Expiry;
     jest.isolateModules(() => {
-      jest.doMock('../../lib/timers', () => globalThis);
+      jest.doMock('../../lib/start', () => ({ timers: globalThis }));
       ({ Expiry } = require('../../lib/ipc/expiry'));
     });
     let left = 2;
@@ -310,7 +310,7 @@ test('what lies idle is looked after every ten seconds, as long as there is some
     jest.advanceTimersByTime(100_000);
     expect(expire).toHaveBeenCalledTimes(2);
   } finally {
-    jest.dontMock('../../lib/timers');
+    jest.dontMock('../../lib/start');
     jest.useRealTimers();
   }
 });

@@ -6,7 +6,7 @@
 const { isProxy } = require('node:util').types;
 const { validateNoNullBytes } = require('../validators');
 const { hasPermissionModel, withPermissionFlags } = require('./permission');
-const { hasStartedThreads } = require('../threads');
+const { hasStartedThreads } = require('../start');
 
 let systemEnv;
 

@@ -7,7 +7,7 @@ const { ERR_CHILD_PROCESS_STDIO_MAXBUFFER, genericNodeError } = require('../erro
 const { validateKillSignal, validateMaxBuffer, validateTimeout } = require('../validators');
 const { normalizeExec, normalizeExecFile, ownOptions } = require('./normalize');
 const { spawn } = require('./spawn');
-const { clearTimeout, setTimeout } = require('../timers');
+const { clearTimeout, setTimeout } = require('../start').timers;
 
 /** Gathers what one of the child's streams says, up to a limit. */
 class Output {

@@ -5,9 +5,7 @@
 
 const { closeSync, openSync } = require('node:fs');
 const { promisify } = require('node:util');
-const { lazily } = require('../lazy');
-require('../threads');
-require('../timers');
+const { lazily } = require('../start');
 
 // Node calls this one itself when it starts in a child; it stays Node's.
 const { _forkChild } = require('node:child_process');

@@ -10,7 +10,7 @@ const { ChildProcess, inheritEnv, tracing } = require('./child');
 const { environmentPairs, inheritsEnvironment } = require('./environment');
 const { normalizeSpawn } = require('./normalize');
 const { dispose } = require('./stock');
-const { clearTimeout, setTimeout } = require('../timers');
+const { clearTimeout, setTimeout } = require('../start').timers;
 
 const ownSpawn = ChildProcess.prototype.spawn;
 

@@ -2,7 +2,7 @@
 // Keeps the event loop alive while somebody holds it: a listening socket does that in Node, and the
 // dispatcher's sockets are not the loop's.
 
-const { clearInterval, setInterval } = require('../timers');
+const { clearInterval, setInterval } = require('../start').timers;
 
 const LONGEST_MS = 2 ** 31 - 1;
 

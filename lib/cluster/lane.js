@@ -9,7 +9,7 @@ const { calledByAddon } = require('../called_by_addon');
 const { adoptConnection } = require('../ipc/native_handle');
 const { zeroMaxConnectionsRefuses } = require('../node_version');
 const { OpenConnections } = require('./open_connections');
-const { clearTimeout, setTimeout } = require('../timers');
+const { clearTimeout, setTimeout } = require('../start').timers;
 
 // How old the measured utilisation may grow, and how old in a worker that is idle. One that gets no
 // connections because it was busy has to tell soon that it is not any more.

@@ -11,7 +11,7 @@ const { isAbsent, isDatagram } = require('./messages');
 const { POLICIES } = require('./policies');
 const { place, policyName, policyTable } = require('./scheduling');
 const { SharedListener } = require('./shared_listener');
-const { clearTimeout, setTimeout } = require('../timers');
+const { clearTimeout, setTimeout } = require('../start').timers;
 
 const DEFAULT_GRACE_MS = 10_000;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;

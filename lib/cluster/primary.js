@@ -15,7 +15,7 @@ const { mergeSettings } = require('./settings');
 const { collect } = require('./stats');
 const { Worker, links } = require('./worker_class');
 const { forkWorker } = require('./worker_process');
-const { clearTimeout, setTimeout } = require('../timers');
+const { clearTimeout, setTimeout } = require('../start').timers;
 
 // How long the end of a channel may come after the end of its process, in milliseconds.
 const CHANNEL_END_MS = 100;

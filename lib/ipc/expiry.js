@@ -3,7 +3,7 @@
 // A timer that gives back what lies idle. It does not keep the process alive, and runs only while
 // there is something to look after.
 
-const { clearTimeout, setTimeout } = require('../timers');
+const { clearTimeout, setTimeout } = require('../start').timers;
 
 const IDLE = 10_000;
 
