@@ -94,7 +94,7 @@ fn one_that_breaks_the_protocol_and_lives_on_shares_its_connection_with_nobody()
     let (mut stage, mut stock, clients) = Stage::with_stock(1);
     let (_, served) = stock.receive().unwrap();
     let mut lane = stage.lane(2);
-    let descriptors = [served.as_fd(); 100];
+    let descriptors = [served.as_fd(); 200];
     let channel = stock.channel.transport().as_fd();
     socket::send(channel, &[IoSlice::new(b"1\n")], &descriptors).unwrap();
     stage.turn();
