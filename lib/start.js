@@ -25,8 +25,8 @@ function define(target, name, value) {
 }
 
 /**
- * Gives `target` the property `name`, whose value is what `load()` returns at first need: requiring brood
- * costs a program only what it uses. Once read or assigned, it is an ordinary property.
+ * Gives `target` the property `name`, whose value is what `load()` returns at first need: requiring
+ * brood costs a program only what it uses. Once read or assigned, it is an ordinary property.
  */
 function lazily(target, name, load) {
   Object.defineProperty(target, name, {

@@ -101,8 +101,8 @@ function listenerStats() {
 
 module.exports = {
   add,
-  close,
   bury,
+  close,
   forget,
   listen,
   listenerStats,

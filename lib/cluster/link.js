@@ -5,11 +5,10 @@
 const dispatcher = require('./dispatcher');
 const { LANE_VERSION } = require('./lane_version');
 const { channelOf } = require('../ipc');
+const { AS_ANSWER, QUIETLY } = require('../ipc/internal_message');
 const { adoptDescriptor } = require('../ipc/native_handle');
 const { validateBoolean, validateInteger } = require('../validators');
 
-const QUIETLY = { swallowErrors: true };
-const AS_ANSWER = { ...QUIETLY, isAnswer: true };
 const DEFAULT_WEIGHT = 1;
 const MAX_WEIGHT = 65535;
 

@@ -7,8 +7,7 @@ const binding = require('../binding');
 const { debug } = require('../debug');
 const { Lane } = require('./lane');
 const { LANE_VERSION } = require('./lane_version');
-
-const QUIETLY = { swallowErrors: true };
+const { QUIETLY } = require('../ipc/internal_message');
 
 // The message that Node's own listener is about to handle.
 let current;

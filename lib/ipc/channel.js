@@ -16,7 +16,7 @@ const {
   REFUSAL,
 } = require('./native_channel');
 const { Control } = require('./control');
-const { isInternal, isAnnouncement } = require('./internal_message');
+const { QUIETLY, isInternal, isAnnouncement } = require('./internal_message');
 const { kinds, kindOf } = require('./handles');
 const { adoptDescriptor, nativeHandleType } = require('./native_handle');
 const codecs = require('./serialization');
@@ -34,7 +34,6 @@ const {
 } = require('../errors');
 
 const SENDABLE = ['string', 'object', 'number', 'boolean'];
-const QUIETLY = { swallowErrors: true };
 const EBADF = -constants.errno.EBADF;
 const ENOBUFS = -constants.errno.ENOBUFS;
 const NONE = Object.freeze({ __proto__: null });
@@ -100,10 +99,9 @@ class Channel {
     if (!native) return this.#dispatch(message, -1, options, callback);
     try {
       const fd = descriptorOf(native);
-      if (fd >= 0) return this.#dispatch(wrapped, fd, options, callback);
-      // It has none yet.
-      if (!options.swallowErrors) this.#fail(errnoException(EBADF, 'write'), callback);
-      return true;
+      // Negative: it has none yet.
+      if (fd < 0) return this.#refuse(EBADF, options, callback);
+      return this.#dispatch(wrapped, fd, options, callback);
     } finally {
       // The addon has its own duplicate by now, or the sending has failed for good.
       if (kind.closesSource && !options.keepOpen) native.close();
@@ -118,7 +116,12 @@ class Channel {
       this.cutOff('peer asks on and reads no answer');
       return false;
     }
-    if (!options.swallowErrors) this.#fail(errnoException(status, 'write'), callback);
+    return this.#refuse(status, options, callback);
+  }
+
+  // It could not be written; the caller may go on.
+  #refuse(errno, options, callback) {
+    if (!options.swallowErrors) this.#fail(errnoException(errno, 'write'), callback);
     return true;
   }
 

@@ -20,4 +20,9 @@ function isAnnouncement(message) {
   return message.cmd.startsWith('NODE_BROOD_');
 }
 
-module.exports = { isAnnouncement, isInternal };
+// The options of those that nobody is told about when they cannot be sent, and of those among them
+// that the peer has asked for.
+const QUIETLY = { swallowErrors: true };
+const AS_ANSWER = { ...QUIETLY, isAnswer: true };
+
+module.exports = { AS_ANSWER, QUIETLY, isAnnouncement, isInternal };

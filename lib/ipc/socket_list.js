@@ -4,9 +4,8 @@
 // processes: the sender asks with NODE_SOCKET_* messages, the receiver counts and answers.
 
 const EventEmitter = require('node:events');
+const { AS_ANSWER } = require('./internal_message');
 const { ERR_CHILD_CLOSED_BEFORE_REPLY } = require('../errors');
-
-const AS_ANSWER = { swallowErrors: true, isAnswer: true };
 
 // The sender's side: one for each server and child. net.Server calls getConnections() and close(),
 // and drops it on 'exit'.

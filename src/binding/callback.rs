@@ -41,9 +41,9 @@ impl Target {
     }
 
     /// Calls `function` with the owner as `this` and the arguments that `build` makes; not at all
-    /// when it makes none, or one of them could not be made. No borrow of Rust state may be held across it: JavaScript can call back
-    /// into the addon. Says whether JavaScript has run, if only to throw: in a thread that is being
-    /// terminated it does not.
+    /// when it makes none, or one of them could not be made. No borrow of Rust state may be held
+    /// across it: JavaScript can call back into the addon. Says whether JavaScript has run, if only
+    /// to throw: in a thread that is being terminated it does not.
     pub fn call<const N: usize>(
         &self,
         function: sys::napi_ref,

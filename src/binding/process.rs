@@ -4,7 +4,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::iter;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
@@ -20,7 +19,7 @@ use super::launches::{Launches, Outcome, Waiting};
 use super::value;
 use crate::process::tree::{Root, kill_tree};
 use crate::process::{Child, Command, Ended, Failed, Spawned, Status, spawn, spawn_in_background};
-use crate::uv::{Check, Poll};
+use crate::uv::{Phase, Poll};
 
 /// What this file adds to the addon's exports.
 pub const FUNCTIONS: &[Function] = &[
@@ -74,7 +73,9 @@ struct Watcher {
     poll: Poll,
     /// Ends are told of after all else that the loop has found in the same go: what a child has
     /// written before comes first, as it does where SIGCHLD is awaited.
-    check: Check,
+    check: Phase,
+    /// Those that `check` is going to tell of.
+    ended: RefCell<Vec<u64>>,
     // Behind the handle that watches it: fields are dropped in their order.
     epoll: Rc<Epoll>,
 }
@@ -91,12 +92,18 @@ impl Watcher {
                 }
             }
         };
-        let check = Check::new(environment.event_loop(), calling(Processes::take_ends))?;
+        let check = Phase::after_events(environment.event_loop(), calling(Processes::take_ends))?;
         let look = calling(Processes::look);
         let poll = Poll::new(environment.event_loop(), epoll.0.as_fd(), move |_| look())?;
         poll.set_ref(false);
         poll.watch(true, false);
-        Ok(Watcher { poll, check, epoll })
+        let ended = RefCell::default();
+        Ok(Watcher {
+            poll,
+            check,
+            ended,
+            epoll,
+        })
     }
 }
 
@@ -231,37 +238,35 @@ impl Processes {
     /// Something has happened: starts are reported at once, for what such a child has written may
     /// be told of in this very go.
     fn look(&self, environment: &Rc<Environment>) {
-        let news = self.news();
-        if let Some(watcher) = &*self.watcher.borrow() {
-            watcher
-                .check
-                .set_active(news.iter().any(|&pid| pid != BELL));
-        }
-        if news.contains(&BELL) {
+        let Some(epoll) = self.watcher.borrow().as_ref().map(|w| w.epoll.clone()) else {
+            return;
+        };
+        let mut events = [EpollEvent::empty(); EXITS];
+        let count = epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+        let (bells, ended): (Vec<_>, Vec<_>) = events[..count]
+            .iter()
+            .map(EpollEvent::data)
+            .partition(|&data| data == BELL);
+        self.set_ended(ended);
+        if !bells.is_empty() {
             self.take_starts(environment);
+        }
+    }
+
+    fn set_ended(&self, ended: Vec<u64>) {
+        if let Some(watcher) = &*self.watcher.borrow() {
+            watcher.check.set_active(!ended.is_empty());
+            watcher.ended.replace(ended);
         }
     }
 
     /// Takes the ends of the children that have ended and reports each.
     fn take_ends(&self, environment: &Rc<Environment>) {
-        if let Some(watcher) = &*self.watcher.borrow() {
-            watcher.check.set_active(false);
+        let ended = self.watcher.borrow().as_ref().map(|w| w.ended.take());
+        self.set_ended(Vec::new());
+        for pid in ended.unwrap_or_default() {
+            self.take_end(environment, pid as i32);
         }
-        for pid in self.news() {
-            if pid != BELL {
-                self.take_end(environment, pid as i32);
-            }
-        }
-    }
-
-    /// What the kernel has to tell of.
-    fn news(&self) -> Vec<u64> {
-        let Some(epoll) = self.watcher.borrow().as_ref().map(|w| w.epoll.clone()) else {
-            return Vec::new();
-        };
-        let mut events = [EpollEvent::empty(); EXITS];
-        let count = epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
-        events[..count].iter().map(EpollEvent::data).collect()
     }
 
     fn take_end(&self, environment: &Rc<Environment>, pid: i32) {
@@ -379,19 +384,13 @@ impl Processes {
     fn hand_over(&self, env: napi_env, ends: Vec<Option<OwnedFd>>, slots: napi_value) {
         // SAFETY: no JavaScript runs while the slice is written.
         let bytes = unsafe { value::view_bytes(env, slots) }.unwrap_or_default();
-        let numbers = ends.iter().map(|end| end.as_ref().map(AsRawFd::as_raw_fd));
-        let numbers = numbers.map(|number| number.unwrap_or(-1));
-        for (place, number) in bytes
-            .as_chunks_mut()
-            .0
-            .iter_mut()
-            .zip(numbers.chain(iter::repeat(-1)))
-        {
-            *place = number.to_ne_bytes();
+        let mut unclaimed = self.unclaimed.borrow_mut();
+        let mut ends = ends.into_iter();
+        for place in bytes.as_chunks_mut().0 {
+            let end = ends.next().flatten();
+            *place = end.as_ref().map_or(-1, AsRawFd::as_raw_fd).to_ne_bytes();
+            unclaimed.extend(end);
         }
-        self.unclaimed
-            .borrow_mut()
-            .extend(ends.into_iter().flatten());
     }
 
     /// The end with this number is JavaScript's from here on.

@@ -5,12 +5,11 @@
 //! zero, so an answer tells by itself whose it is.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::io::Write;
 
 use memchr::memmem;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::ipc::{Framing, V8Reader, V8Writer};
 
@@ -71,7 +70,7 @@ fn reply_json(payload: &[u8]) -> Option<Reply> {
     let answer: Answer = serde_json::from_slice(payload).ok()?;
     (answer.cmd == "NODE_CLUSTER").then_some(Reply {
         number: number(answer.ack)?,
-        accepted: answer.accepted.0,
+        accepted: answer.accepted.is_some_and(|value| value.get() == "true"),
     })
 }
 
@@ -82,58 +81,8 @@ struct Answer<'a> {
     cmd: Cow<'a, str>,
     ack: i64,
     /// Anything but true is a refusal.
-    #[serde(default)]
-    accepted: IsTrue,
-}
-
-/// Whether a value is `true`, whatever else it is; nothing is kept of it.
-#[derive(Default)]
-struct IsTrue(bool);
-
-impl<'de> Deserialize<'de> for IsTrue {
-    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        value.deserialize_any(IsTrue(false))
-    }
-}
-
-impl<'de> Visitor<'de> for IsTrue {
-    type Value = IsTrue;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<IsTrue, E> {
-        Ok(IsTrue(value))
-    }
-
-    fn visit_unit<E>(self) -> Result<IsTrue, E> {
-        Ok(self)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<IsTrue, E> {
-        Ok(self)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<IsTrue, E> {
-        Ok(self)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<IsTrue, E> {
-        Ok(self)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<IsTrue, E> {
-        Ok(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<IsTrue, A::Error> {
-        IgnoredAny.visit_seq(items).map(|_| self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<IsTrue, A::Error> {
-        IgnoredAny.visit_map(entries).map(|_| self)
-    }
+    #[serde(borrow)]
+    accepted: Option<&'a RawValue>,
 }
 
 fn reply_advanced(payload: &[u8]) -> Option<Reply> {

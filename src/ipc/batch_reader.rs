@@ -433,12 +433,11 @@ impl BatchReader {
             return Ok(());
         }
         let held: usize = self.entries.iter().map(|e| e.descriptors.count()).sum();
-        match held + more <= MAX_HELD_DESCRIPTORS {
-            true => Ok(()),
-            false => Err(ReceiveError::Frame(
-                "comes with too many descriptors before it",
-            )),
+        if held + more > MAX_HELD_DESCRIPTORS {
+            let lie = "comes with too many descriptors before it";
+            return Err(ReceiveError::Frame(lie));
         }
+        Ok(())
     }
 
     /// Reads the table behind a value. Returns where the value lies, and the table's entries.

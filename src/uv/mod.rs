@@ -2,15 +2,15 @@
 //! and its handles as owned values. Which descriptors are watched, and what is done when one is
 //! ready, is decided above.
 
-mod check;
 mod handle;
+mod phase;
 mod poll;
 mod prepare;
 mod symbols;
 mod timer;
 
-pub use check::Check;
 pub use handle::Loop;
+pub use phase::Phase;
 pub use poll::{Poll, Readiness};
 pub use prepare::{Prepare, Seen};
 pub use symbols::{Symbols, symbols};

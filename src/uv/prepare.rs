@@ -1,7 +1,7 @@
-//! A `uv_prepare_t` as an owned value: called each time the event loop is about to wait, and able
-//! to wait in its place for a while, spinning.
+//! A callback each time the event loop is about to wait, able to wait in its place for a while,
+//! spinning.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::handle::{Handle, Loop, dispatch};
-use super::symbols::UV_PREPARE;
+use super::handle::Loop;
+use super::phase::Phase;
 
 /// A callback before the loop waits. It never keeps the loop alive.
 pub struct Prepare {
-    handle: Handle<()>,
+    phase: Phase,
     owner: Rc<Loop>,
 }
 
@@ -24,32 +24,15 @@ impl Prepare {
     /// # Errors
     /// `ENOMEM`.
     pub fn new(owner: &Rc<Loop>, callback: impl Fn() + 'static) -> Result<Prepare, Errno> {
-        let symbols = super::symbols().ok_or(Errno::ENOSYS)?;
-        let handle = Handle::new(
-            owner,
-            UV_PREPARE,
-            move |()| callback(),
-            |event_loop, handle| {
-                // SAFETY: the block has the size of a uv_prepare_t, the loop is live.
-                unsafe { (symbols.prepare_init)(event_loop, handle) }
-            },
-        )?;
-        handle.set_ref(false);
-        let owner = owner.clone();
-        Ok(Prepare { handle, owner })
+        Ok(Prepare {
+            phase: Phase::before_wait(owner, callback)?,
+            owner: owner.clone(),
+        })
     }
 
     /// Whether the callback is called.
     pub fn set_active(&self, active: bool) {
-        let symbols = self.handle.symbols;
-        // SAFETY: the handle is initialised and not closing.
-        unsafe {
-            if active {
-                (symbols.prepare_start)(self.handle.raw(), on_prepare);
-            } else {
-                (symbols.prepare_stop)(self.handle.raw());
-            }
-        }
+        self.phase.set_active(active);
     }
 
     /// To be called by the callback: looks for bytes on `descriptors` and for other events of the
@@ -89,11 +72,6 @@ pub enum Seen {
     Loop,
     /// Nothing in all the time.
     Nothing,
-}
-
-unsafe extern "C" fn on_prepare(handle: *mut c_void) {
-    // SAFETY: libuv calls this for the handle of a live Prepare.
-    unsafe { dispatch(handle, ()) };
 }
 
 /// `uv_backend_timeout`'s milliseconds; negative means no timer.

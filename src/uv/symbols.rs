@@ -12,9 +12,16 @@ pub(super) const UV_CHECK: c_int = 2;
 pub(super) const UV_PREPARE: c_int = 9;
 
 pub(super) type PollCallback = unsafe extern "C" fn(*mut c_void, c_int, c_int);
-pub(super) type PrepareCallback = unsafe extern "C" fn(*mut c_void);
-pub(super) type CheckCallback = unsafe extern "C" fn(*mut c_void);
+pub(super) type PhaseCallback = unsafe extern "C" fn(*mut c_void);
 pub(super) type CloseCallback = unsafe extern "C" fn(*mut c_void);
+
+/// Those of a handle that is called in one phase of each turn of the loop.
+#[derive(Clone, Copy)]
+pub(super) struct PhaseFunctions {
+    pub(super) init: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
+    pub(super) start: unsafe extern "C" fn(*mut c_void, PhaseCallback) -> c_int,
+    pub(super) stop: unsafe extern "C" fn(*mut c_void) -> c_int,
+}
 
 /// The libuv functions brood calls. Handles and loops are opaque blocks of memory here: their
 /// layout belongs to the libuv inside the running binary.
@@ -25,12 +32,8 @@ pub struct Symbols {
     pub(super) poll_init: unsafe extern "C" fn(*mut c_void, *mut c_void, c_int) -> c_int,
     pub(super) poll_start: unsafe extern "C" fn(*mut c_void, c_int, PollCallback) -> c_int,
     pub(super) poll_stop: unsafe extern "C" fn(*mut c_void) -> c_int,
-    pub(super) prepare_init: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
-    pub(super) prepare_start: unsafe extern "C" fn(*mut c_void, PrepareCallback) -> c_int,
-    pub(super) prepare_stop: unsafe extern "C" fn(*mut c_void) -> c_int,
-    pub(super) check_init: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
-    pub(super) check_start: unsafe extern "C" fn(*mut c_void, CheckCallback) -> c_int,
-    pub(super) check_stop: unsafe extern "C" fn(*mut c_void) -> c_int,
+    pub(super) prepare: PhaseFunctions,
+    pub(super) check: PhaseFunctions,
     pub(super) backend_fd: unsafe extern "C" fn(*const c_void) -> c_int,
     pub(super) backend_timeout: unsafe extern "C" fn(*const c_void) -> c_int,
     pub(super) close: unsafe extern "C" fn(*mut c_void, CloseCallback),
@@ -71,12 +74,16 @@ fn load() -> Option<Symbols> {
         poll_init: symbol!(c"uv_poll_init"),
         poll_start: symbol!(c"uv_poll_start"),
         poll_stop: symbol!(c"uv_poll_stop"),
-        prepare_init: symbol!(c"uv_prepare_init"),
-        prepare_start: symbol!(c"uv_prepare_start"),
-        prepare_stop: symbol!(c"uv_prepare_stop"),
-        check_init: symbol!(c"uv_check_init"),
-        check_start: symbol!(c"uv_check_start"),
-        check_stop: symbol!(c"uv_check_stop"),
+        prepare: PhaseFunctions {
+            init: symbol!(c"uv_prepare_init"),
+            start: symbol!(c"uv_prepare_start"),
+            stop: symbol!(c"uv_prepare_stop"),
+        },
+        check: PhaseFunctions {
+            init: symbol!(c"uv_check_init"),
+            start: symbol!(c"uv_check_start"),
+            stop: symbol!(c"uv_check_stop"),
+        },
         backend_fd: symbol!(c"uv_backend_fd"),
         backend_timeout: symbol!(c"uv_backend_timeout"),
         close: symbol!(c"uv_close"),
