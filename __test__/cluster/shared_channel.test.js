@@ -12,6 +12,7 @@ const {
   until,
   whoServes,
 } = require('../helpers/cluster');
+const { isRunning } = require('../helpers/system');
 
 afterEach(stopClusters);
 
@@ -47,6 +48,21 @@ describe.each(SERIALIZATIONS)('serialization %s:', (serialization) => {
     expect(new Set(pids)).toEqual(new Set([other.process.pid]));
     expect(cluster.stats()[0]).toMatchObject({ lane: false, accepted: 1 });
     socket.destroy();
+  });
+
+  test('what a worker has written comes before the end of its process', async () => {
+    const { worker } = await listening({ serialization });
+    const COUNT = 128;
+    let got = 0;
+    let before;
+    worker.process.on('message', ({ text }) => text !== undefined && got++);
+    worker.process.once('exit', () => (before = got));
+    const text = 'x'.repeat(1 << 16);
+    worker.send({ id: -1, what: 'sendMany', with: { count: COUNT, text } });
+    // The dispatcher reads all of it while this thread is busy, and the end is there by then, too.
+    while (isRunning(worker.process.pid));
+    await once(worker, 'exit');
+    expect(before).toBe(COUNT);
   });
 
   test('what is sent behind a connection calls back when it has left', async () => {

@@ -108,6 +108,11 @@ impl Running {
         self.thread.with(|dispatcher| dispatcher.release(worker));
     }
 
+    /// Has what a worker that has ended wrote before read by the time this returns.
+    pub fn read_rest(&self, worker: u32) {
+        self.thread.with(|dispatcher| dispatcher.read_rest(worker));
+    }
+
     /// One more channel that keeps the event loop alive is read elsewhere, or one less.
     pub fn hold(&self, holds: bool) {
         let before = self.references.get();

@@ -65,6 +65,11 @@ impl Relayed {
         }
     }
 
+    /// The worker's process has ended: has the dispatcher read what it has written before.
+    pub fn read_rest(&self) {
+        self.running.read_rest(self.worker);
+    }
+
     /// Gives the channel back to its own thread.
     pub fn release(self) {
         self.running.release(self.worker);

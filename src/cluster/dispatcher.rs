@@ -192,13 +192,18 @@ impl Dispatcher {
         }
     }
 
-    /// A worker has ended: takes in what it has said before, and then forgets it.
-    pub fn bury(&mut self, worker: u32) {
+    /// A worker has ended: takes in what it has said before.
+    pub fn read_rest(&mut self, worker: u32) {
         if let Some(Link::Stock(link)) = self.workers.get_mut(&worker).map(|w| &mut w.link) {
             let mut outcome = Outcome::default();
             link.bury(&mut outcome);
             self.settle(worker, outcome, Instant::now());
         }
+    }
+
+    /// A worker has ended: takes in what it has said before, and then forgets it.
+    pub fn bury(&mut self, worker: u32) {
+        self.read_rest(worker);
         self.forget(worker);
     }
 

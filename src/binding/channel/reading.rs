@@ -54,6 +54,7 @@ impl Entry {
 
     /// Reads all that is there, unless somebody else holds the other end open and goes on writing.
     pub(super) fn receive_rest(self: &Rc<Self>, environment: &Rc<Environment>) {
+        self.receive_rest_relayed(environment);
         for _ in 0..MOST_READS {
             if !self.reads_here() {
                 return;
@@ -67,6 +68,21 @@ impl Entry {
             ) {
                 return;
             }
+        }
+    }
+
+    /// The same where a dispatcher reads: it is not waited for, but told to read at once.
+    fn receive_rest_relayed(self: &Rc<Self>, environment: &Rc<Environment>) {
+        if let Some(relayed) = self.relayed.borrow().as_ref() {
+            relayed.read_rest();
+        }
+        let is_left = || self.relayed.borrow().as_ref().is_some_and(|r| !r.is_idle());
+        for _ in 0..MOST_READS {
+            if !self.reading.get() || !is_left() {
+                return;
+            }
+            self.receive_relayed(environment);
+            self.settle(environment);
         }
     }
 
