@@ -197,6 +197,26 @@ describe('killTree', () => {
     expect(brood.killTree(child)).toBe(0);
   });
 
+  const canUnmount = stock.spawnSync('unshare', ['--mount', 'true']).status === 0;
+
+  (canUnmount ? test : test.skip)(
+    'says that it cannot look where /proc is not mounted',
+    async () => {
+      const script = `
+      const brood = require(${BROOD});
+      const child = brood.spawn('sleep', ['1000']);
+      try {
+        brood.killTree(child);
+      } catch (error) {
+        console.log(error.code, error.syscall, child.kill());
+      }`;
+      const hidden = 'mount -t tmpfs none /proc && exec "$0" -e "$1"';
+      const args = ['--mount', 'sh', '-c', hidden, process.execPath, script];
+      const { stdout } = stock.spawnSync('unshare', args, { encoding: 'utf8' });
+      expect(stdout).toBe('ENOENT killTree true\n');
+    },
+  );
+
   test('refuses what is no child and signals that do not exist', () => {
     const code = (name) => expect.objectContaining({ code: name });
     expect(() => brood.killTree(5)).toThrow(code('ERR_INVALID_ARG_TYPE'));

@@ -38,7 +38,8 @@ impl Child {
     /// # Errors
     /// `ESRCH` when the end is taken, `EPERM`, `EINVAL`.
     pub fn signal(&self, signal: i32) -> Result<(), Errno> {
-        self.pidfd.as_ref().ok_or(Errno::ESRCH)?.signal(signal)
+        let pidfd = self.pidfd.as_ref().ok_or(Errno::ESRCH)?;
+        pidfd.signal(self.pid, signal)
     }
 
     /// Takes the end: `None` while the child runs.

@@ -90,7 +90,8 @@ impl Root<'_> {
 /// is sent they are all stopped: otherwise one that forks could be ahead of us for ever.
 ///
 /// # Errors
-/// `EINVAL` for a signal that is none, `EPERM` when nothing may be signalled, errors of `/proc`.
+/// `EINVAL` for a signal that is none, `EPERM` when nothing may be signalled, errors of `/proc`,
+/// `ENOENT` where it is not mounted; nobody has been signalled then.
 pub fn kill_tree(root: Root<'_>, signal: i32) -> Result<usize, Errno> {
     if !(0..=64).contains(&signal) {
         return Err(Errno::EINVAL);
@@ -118,6 +119,7 @@ struct Tree<'a> {
 }
 
 struct Member {
+    pid: i32,
     pidfd: PidFd,
     started: u64,
     /// Whether it was stopped before we came.
@@ -147,7 +149,7 @@ impl<'a> Tree<'a> {
                 continue; // it has ended
             };
             if stop {
-                let _ = member.pidfd.signal(libc::SIGSTOP);
+                let _ = member.signal(libc::SIGSTOP);
             }
             self.members.insert(entry.pid, member);
             grown = true;
@@ -194,7 +196,7 @@ impl<'a> Tree<'a> {
         let mut count = 0;
         let mut refused = None;
         for member in self.members.values() {
-            match member.pidfd.signal(signal) {
+            match member.signal(signal) {
                 Ok(()) => count += 1,
                 Err(Errno::ESRCH) => {}
                 Err(errno) => refused = Some(errno),
@@ -202,7 +204,7 @@ impl<'a> Tree<'a> {
         }
         if stopped && !matches!(signal, libc::SIGSTOP | libc::SIGKILL) {
             for member in self.members.values().filter(|member| !member.stopped) {
-                let _ = member.pidfd.signal(libc::SIGCONT);
+                let _ = member.signal(libc::SIGCONT);
             }
         }
         match refused {
@@ -243,10 +245,18 @@ impl Member {
         let pidfd = PidFd::open(entry.pid).ok()?;
         let now = Entry::read(entry.pid)?;
         (now.started == entry.started).then_some(Member {
+            pid: entry.pid,
             pidfd,
             started: entry.started,
             stopped: now.state == b'T',
         })
+    }
+
+    fn signal(&self, signal: i32) -> Result<(), Errno> {
+        if self.pidfd.has_ended() {
+            return Err(Errno::ESRCH);
+        }
+        self.pidfd.signal(self.pid, signal)
     }
 }
 
@@ -278,7 +288,14 @@ fn processes() -> Result<Vec<Entry>, Errno> {
     let directory =
         directory.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::ENOENT)))?;
     let pids = directory.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    Ok(pids.filter_map(Entry::read).collect())
+    let found: Vec<Entry> = pids.filter_map(Entry::read).collect();
+    let is_here = |entry: &Entry| entry.pid == std::process::id() as i32;
+    // Without ourselves it is not what it should be: nobody, then, does not mean that nobody is left.
+    if found.iter().any(is_here) {
+        Ok(found)
+    } else {
+        Err(Errno::ENOENT)
+    }
 }
 
 /// The second field is the program's name in parentheses and may contain anything.

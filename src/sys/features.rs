@@ -21,6 +21,8 @@ pub static CLONE_INTO_CGROUP: Feature = Feature::new("CLONE_INTO_CGROUP");
 pub static CLOSE_RANGE: Feature = Feature::new("close_range");
 /// `waitid(P_PIDFD)` (Linux 5.4); without it the process is waited for by number.
 pub static WAIT_PIDFD: Feature = Feature::new("waitid(P_PIDFD)");
+/// `pidfd_send_signal` (Linux 5.1); without it processes are signalled by number.
+pub static PIDFD_SEND_SIGNAL: Feature = Feature::new("pidfd_send_signal");
 /// `F_SEAL_FUTURE_WRITE` (Linux 5.1); without it every large buffer has sealed memory of its own.
 pub static SEAL_FUTURE_WRITE: Feature = Feature::new("F_SEAL_FUTURE_WRITE");
 
@@ -54,12 +56,13 @@ impl Feature {
 }
 
 /// All features, for diagnostics.
-pub fn all() -> [&'static Feature; 6] {
+pub fn all() -> [&'static Feature; 7] {
     [
         &CLONE_PIDFD,
         &CLONE3,
         &CLONE_INTO_CGROUP,
         &CLOSE_RANGE,
+        &PIDFD_SEND_SIGNAL,
         &SEAL_FUTURE_WRITE,
         &WAIT_PIDFD,
     ]

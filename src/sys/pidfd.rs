@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::features;
 
@@ -50,13 +51,36 @@ impl PidFd {
         Ok(PidFd(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Sends a signal; 0 only asks whether the process is there.
-    pub fn signal(&self, signal: i32) -> Result<(), Errno> {
+    /// Sends a signal; 0 only asks whether the process is there. `pid` is its number, by which it is
+    /// signalled where a seccomp filter knows kill(2) alone: an unreaped child's is its own, and of
+    /// another process the caller has just [seen](Self::has_ended) that it is there.
+    pub fn signal(&self, pid: i32, signal: i32) -> Result<(), Errno> {
+        if features::PIDFD_SEND_SIGNAL.is_usable() {
+            match self.signal_by_descriptor(signal) {
+                // Of the kernel, EPERM means the same for both: then kill(2) says so, too.
+                Err(Errno::ENOSYS | Errno::EPERM) => {}
+                other => return other,
+            }
+        }
+        // SAFETY: no pointers.
+        Errno::result(unsafe { libc::kill(pid, signal) })?;
+        features::PIDFD_SEND_SIGNAL.write_off();
+        Ok(())
+    }
+
+    /// The same, refused where a filter refuses it.
+    pub fn signal_by_descriptor(&self, signal: i32) -> Result<(), Errno> {
         let fd = self.0.as_raw_fd();
         let no_info = ptr::null::<libc::siginfo_t>();
         // SAFETY: without siginfo the kernel makes its own, as for kill(2).
         let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, no_info, 0) };
         Errno::result(result).map(drop)
+    }
+
+    /// Whether the process has ended, reaped or not.
+    pub fn has_ended(&self) -> bool {
+        let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1..))
     }
 
     /// Takes the end of our child `pid`, whose descriptor this is: `None` while it runs.

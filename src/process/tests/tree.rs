@@ -30,7 +30,7 @@ fn has_ended(member: &PidFd, wait: u16) -> bool {
 }
 
 fn end(member: &PidFd) {
-    let _ = member.signal(libc::SIGKILL);
+    let _ = member.signal_by_descriptor(libc::SIGKILL);
 }
 
 #[test]
