@@ -129,10 +129,11 @@ unsafe fn settle_exception(env: napi_env) -> bool {
 /// process. The caller throws the error again.
 unsafe extern "C" fn report_uncaught(env: napi_env, info: napi_callback_info) -> napi_value {
     let [error] = value::arguments(env, info);
+    // SAFETY: `error` is live in this call and no exception is pending yet.
+    unsafe { sys::napi_fatal_exception(env, error) };
+    // Not before: a handler may make calls that report an error of their own.
     if let Some(environment) = Environment::of(env) {
         environment.note_reported();
     }
-    // SAFETY: `error` is live in this call and no exception is pending yet.
-    unsafe { sys::napi_fatal_exception(env, error) };
     value::undefined(env)
 }

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Channel, UnixTransport};
+use crate::sys::exit::{at_exit, is_forked_copy};
 
 /// How long a gathered message may lie before the flusher writes it.
 const LONGEST_GATHERING: Duration = Duration::from_millis(1);
@@ -168,11 +169,13 @@ fn keep_watching(entry: &Weak<SharedChannel>) -> bool {
 /// `process.exit()` and uncaught exceptions skip Node-API's cleanup hooks, `atexit` they do not.
 fn flush_at_exit() {
     static REGISTERED: Once = Once::new();
-    REGISTERED.call_once(|| crate::sys::exit::at_exit(drain_all));
+    REGISTERED.call_once(|| at_exit(drain_all));
 }
 
 extern "C" fn drain_all() {
-    drain(&live());
+    if !is_forked_copy() {
+        drain(&live());
+    }
 }
 
 /// Writes all that is queued in `channels`, within the bound. Says on stderr how many messages

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 
-use crate::sys::exit::at_exit;
+use crate::sys::exit::{at_exit, is_forked_copy};
 use crate::sys::launch::{Launched, Plan, launch};
 use crate::sys::scheduling::be_modest;
 
@@ -73,7 +73,9 @@ fn left() -> MutexGuard<'static, usize> {
 }
 
 extern "C" fn finish() {
-    let _ = DONE.wait_timeout_while(left(), EXIT_BOUND, |left| *left > 0);
+    if !is_forked_copy() {
+        let _ = DONE.wait_timeout_while(left(), EXIT_BOUND, |left| *left > 0);
+    }
 }
 
 fn run(job: Job) -> Result<(), Errno> {

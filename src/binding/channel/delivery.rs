@@ -35,8 +35,9 @@ impl Entry {
         handles: Vec<(usize, HandleSlot)>,
         memory: Vec<(usize, Vec<Arrived>)>,
     ) -> Batch {
-        let taken = self.batch.replace(Some((batch, run)));
-        debug_assert!(taken.is_none(), "two batches at a time");
+        // JavaScript may run a turn of the event loop in the middle of another, as some addons do: the
+        // batch of the outer one is put aside meanwhile.
+        let outer = self.batch.replace(Some((batch, run)));
         let mut given = Given::default();
         let function = environment.callback(Callbacks::ChannelMessages);
         let has_run = self.target.call(function, |env| {
@@ -53,7 +54,7 @@ impl Entry {
         }
         let (batch, _) = self
             .batch
-            .take()
+            .replace(outer)
             .unwrap_or_else(|| unreachable!("put there above"));
         batch
     }
