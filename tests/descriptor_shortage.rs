@@ -4,12 +4,15 @@
 
 mod shortage;
 
-use std::io::{IoSlice, PipeReader, PipeWriter};
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::io::{IoSlice, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use brood::ipc::{Channel, ChannelEvent, Framing, HandleSlot, SendMode, UnixTransport};
 use brood::sys::socket::{self, Ancillary, MAX_DESCRIPTORS};
+use brood::sys::spare;
+use nix::errno::Errno;
 use shortage::{open_descriptors, with_room_for};
 
 const HANDLE: &[u8] = br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":"m"}"#;
@@ -100,6 +103,25 @@ fn a_handle_is_given_up_when_the_shortage_does_not_end() {
     assert_eq!(other.receive(1 << 20).json_array(), b"[1]");
 }
 
+fn the_one_in_reserve_is_there_when_no_other_is_left() {
+    let (mut reader, writer) = pipe();
+    let socket = writer.as_fd().as_raw_fd();
+    let ours = with_room_for(0, || {
+        let ours = spare::duplicate(socket).unwrap();
+        assert_eq!(spare::duplicate(socket).unwrap_err(), Errno::EMFILE);
+        drop(writer);
+        ours
+    });
+    spare::keep();
+    let another = with_room_for(0, || spare::duplicate(ours.as_raw_fd()).unwrap());
+    File::from(another).write_all(b"through").unwrap();
+    spare::keep();
+    drop(ours);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "through");
+}
+
 fn many_handles_leave_nothing_open() {
     let (mut one, mut other) = channels();
     for _ in 0..500 {
@@ -124,10 +146,12 @@ fn a_flood_of_descriptors_leaves_nothing_open() {
 
 #[test]
 fn descriptors_are_lost_found_and_closed() {
+    spare::keep();
     for scenario in [
         truncation_is_reported_with_what_did_arrive,
         a_handle_lost_to_the_shortage_comes_again_when_it_ends,
         a_handle_is_given_up_when_the_shortage_does_not_end,
+        the_one_in_reserve_is_there_when_no_other_is_left,
         many_handles_leave_nothing_open,
         a_flood_of_descriptors_leaves_nothing_open,
     ] {

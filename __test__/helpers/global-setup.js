@@ -16,7 +16,7 @@ module.exports = async () => {
   globalThis[Symbol.for('brood.test.before')] = takeStock();
 };
 
-/** Node and brood open some descriptors at first use and keep them: for signals, for children. */
+/** Node and brood open some descriptors at first use and keep them: for signals, children, handles. */
 async function openWhatIsKept() {
   stock.execFileSync('true');
   // Numbers from 64 on make brood open the few low ones that it lends to children.
@@ -26,4 +26,5 @@ async function openWhatIsKept() {
   }
   many.forEach((fd) => fs.closeSync(fd));
   await once(brood.spawn('true', { background: true }), 'close');
+  await once(brood.spawn('true', { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] }), 'close');
 }

@@ -2,6 +2,7 @@
 // Handles sent with messages: each kind, several receivers, counting, and what happens when either
 // side goes away in between.
 
+const { spawnSync } = require('node:child_process');
 const dgram = require('node:dgram');
 const http = require('node:http');
 const net = require('node:net');
@@ -40,6 +41,37 @@ async function ask(port, text = '') {
   await once(socket, 'close');
   return answer;
 }
+
+test('a socket is handed on where no other descriptor is left', async () => {
+  const script = `
+    const { fork } = require(${JSON.stringify(ROOT)});
+    const fs = require('node:fs');
+    const net = require('node:net');
+    const child = fork(${JSON.stringify(fixture('holder.js'))});
+    const held = [];
+    const server = net.createServer({ pauseOnConnect: true }, (socket) => {
+      child.send('answer', socket, (error) => {
+        held.forEach((fd) => fs.closeSync(fd));
+        console.log(error?.code ?? 'sent');
+      });
+    });
+    server.listen(0, '127.0.0.1', () => {
+      const client = net.connect(server.address().port, '127.0.0.1');
+      client.on('error', (error) => console.log(error.code));
+      client.setEncoding('utf8').on('data', (text) => console.log(text));
+      client.once('close', () => {
+        server.close();
+        child.disconnect();
+      });
+      client.write('question');
+      // Two are left, for the two ends of the connection.
+      try { for (;;) held.push(fs.openSync('/dev/null')); } catch {}
+      held.splice(0, 2).forEach((fd) => fs.closeSync(fd));
+    });`;
+  const limited = ['-c', 'ulimit -n 64; exec "$0" -e "$1"', process.execPath, script];
+  const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: 20000 });
+  expect([stdout, stderr]).toEqual(['sent\nchild got question\n', '']);
+});
 
 describe.each(kinds)('with %s', (_, execArgv) => {
   test('a net.Socket is served by the child, byte for byte', async () => {

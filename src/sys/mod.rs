@@ -16,6 +16,7 @@ pub mod scheduling;
 pub mod sealed;
 pub mod shared_memory;
 pub mod socket;
+pub mod spare;
 pub mod strings;
 pub mod tcp;
 

@@ -12,7 +12,7 @@ use crate::binding::environment::{Callbacks, Environment};
 use crate::binding::{Function, value};
 use crate::ipc::{Channel, FlushState, Framing, Limits, UnixTransport};
 use crate::process::CHANNEL_ROOM;
-use crate::sys::descriptor;
+use crate::sys::{descriptor, spare};
 
 /// What this file adds to the addon's exports.
 pub const FUNCTIONS: &[Function] = &[
@@ -68,6 +68,7 @@ fn open_channel(
 ) -> Result<u32, Errno> {
     let environment = Environment::of(env).ok_or(Errno::EINVAL)?;
     let socket = descriptor::take(fd)?;
+    spare::keep();
     let mut limits = Limits::default();
     if max_message > 0.0 {
         limits.max_message = max_message as usize;

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::{Entry, entry_of};
 use crate::binding::{Function, area, value};
 use crate::ipc::{Channel, Framing, Progress, SendMode, SendStatus, UnixTransport};
-use crate::sys::descriptor;
+use crate::sys::spare;
 
 /// What this file adds to the addon's exports.
 pub const FUNCTIONS: &[Function] = &[
@@ -71,7 +71,7 @@ fn send(
     let handle = match if fd < 0 {
         Ok(None)
     } else {
-        descriptor::duplicate(fd).map(Some)
+        spare::duplicate(fd).map(Some)
     } {
         Ok(handle) => handle,
         Err(errno) => return value::failure(env, errno),
