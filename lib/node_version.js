@@ -2,16 +2,30 @@
 // Every place where the versions of Node that brood supports (20 to 26) behave differently has its
 // switch here, so that the rest of the code asks for a behaviour and never for a number.
 
-const major = Number.parseInt(process.versions.node, 10);
+const path = require('node:path');
+
+const [major, minor] = process.versions.node.split('.').map(Number);
+
+let strictConstructorNames;
+
+function describesNamelessAsObject() {
+  try {
+    return path.join({ constructor: { name: '' } }) === undefined;
+  } catch (error) {
+    return error.message.endsWith('[Object]');
+  }
+}
 
 module.exports = {
   // Node 26 checks numeric options with its general validators; older ones have messages of their
   // own.
   generalNumericValidators: major >= 26,
 
-  // Node 26 describes a received object by its constructor's name only when that name is a
-  // non-empty string.
-  strictConstructorNames: major >= 26,
+  // Node 26, and 24 from some release on, describes a received object by its constructor's name only
+  // when that name is a non-empty string. Asked for when such a message is made.
+  get strictConstructorNames() {
+    return (strictConstructorNames ??= describesNamelessAsObject());
+  },
 
   // Node 24 reworded the message about arrays that are too short.
   arrayLengthWording: major >= 24 ? 'must have a length of at least' : 'must be longer than',
@@ -27,6 +41,9 @@ module.exports = {
   // error.
   permissionErrorNamesResource: major >= 22,
 
+  // Node 26 asks for the net permission before it makes a stream of a pipe that is open already.
+  pipesNeedNetPermission: major >= 26,
+
   // What spawnSync reports as stdout and stderr of a program that never ran.
   noOutput: major >= 22 ? undefined : null,
 
@@ -39,4 +56,8 @@ module.exports = {
 
   // A server's maxConnections of 0 means no limit until Node 22, where it refuses all.
   zeroMaxConnectionsRefuses: major >= 22,
+
+  // Node 22.12 and 23.1 have a server drop connections above its maxConnections on demand.
+  hasDropMaxConnection:
+    major >= 24 || (major === 23 && minor >= 1) || (major === 22 && minor >= 12),
 };

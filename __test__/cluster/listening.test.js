@@ -20,6 +20,7 @@ const {
   whoServes,
 } = require('../helpers/cluster');
 const { fixture, runNode, waitForOutput } = require('../helpers/run');
+const { hasDropMaxConnection } = require('../../lib/node_version');
 
 let folder;
 beforeAll(() => {
@@ -149,6 +150,19 @@ describe.each(CASES)('%s workers, policy %s:', (_, policy, execArgv) => {
     },
   );
 
+  test.each([
+    ['a string', (port) => ` ${port}`],
+    ['a hexadecimal one', (port) => `0x${port.toString(16)}`],
+    ['a fraction', (port) => port + 0.5],
+    ['more than 16 bits', (port) => port + 65536],
+  ])('UDP on what Node makes of %s as its port', async (_, given) => {
+    const { fork } = start();
+    const worker = await fork();
+    const port = quietPort();
+    const at = { port: given(port), address: '127.0.0.1' };
+    expect(await ask(worker, 'listen', { kind: 'udp', at })).toMatchObject({ port });
+  });
+
   test('more sockets in one go than are answered in one go', async () => {
     const { fork } = start();
     const worker = await fork();
@@ -254,6 +268,24 @@ describe.each(WORKERS)('%s workers:', (name, execArgv) => {
     const inFull = connections.filter(({ pid }) => pid === full.process.pid);
     expect(inFull.length).toBe(1);
     for (const { socket } of connections) socket.destroy();
+  });
+
+  test('dropMaxConnection drops what is too much, where Node knows it', async () => {
+    const { fork } = startCluster({ policy: 'rr', execArgv });
+    const worker = await fork();
+    const { port } = await ask(worker, 'listen', { at: { port: 0 } });
+    await ask(worker, 'set', { maxConnections: 1, dropMaxConnection: true });
+    const { socket: first } = await connect({ port });
+    const second = net.connect({ port });
+    second.on('error', () => {});
+    const served = once(second, 'data').then(() => 'served');
+    const dropped = new Promise((resolve) => second.once('close', () => resolve('dropped')));
+    await once(second, 'connect');
+    if (!hasDropMaxConnection) first.destroy();
+    const expected = hasDropMaxConnection ? 'dropped' : 'served';
+    expect(await Promise.race([served, dropped])).toBe(expected);
+    first.destroy();
+    second.destroy();
   });
 
   test('no connection is lost that is made while the socket is being bound', async () => {

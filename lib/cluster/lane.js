@@ -7,7 +7,7 @@ const { performance } = require('node:perf_hooks');
 const binding = require('../binding');
 const { calledByAddon } = require('../called_by_addon');
 const { adoptConnection } = require('../ipc/native_handle');
-const { zeroMaxConnectionsRefuses } = require('../node_version');
+const { hasDropMaxConnection, zeroMaxConnectionsRefuses } = require('../node_version');
 const { OpenConnections } = require('./open_connections');
 const { clearTimeout, setTimeout } = require('../start').timers;
 
@@ -191,7 +191,8 @@ class Lane {
 /** Whether the server's own limit sends the connection back, as Node's worker would. */
 function isFull({ maxConnections, _connections, dropMaxConnection }) {
   const isLimited = zeroMaxConnectionsRefuses ? maxConnections != null : Boolean(maxConnections);
-  return isLimited && _connections >= maxConnections && !dropMaxConnection;
+  const dropsThem = hasDropMaxConnection && dropMaxConnection;
+  return isLimited && _connections >= maxConnections && !dropsThem;
 }
 
 module.exports = { Lane };

@@ -11,9 +11,9 @@ const isAbsent = (value) => value === undefined || value === null;
 const isInteger = (value, min, max) => Number.isInteger(value) && value >= min && value <= max;
 const isSequence = (value) => Number.isSafeInteger(value);
 const isPort = (value) => isAbsent(value) || isInteger(value, -1, MAX_PORT);
-// dgram hands on what its user gave, which may be a string of digits.
+// dgram hands on what its user gave, unchecked.
 const isDatagramPort = (value) =>
-  typeof value === 'string' ? /^\d{1,5}$/.test(value) && value <= MAX_PORT : isPort(value);
+  isAbsent(value) || ['number', 'string', 'boolean'].includes(typeof value);
 const isAddress = (value) => isAbsent(value) || typeof value === 'string';
 const isDescriptor = (value) => isAbsent(value) || isInteger(value, -1, MAX_INT32);
 const isFlags = (value) => isAbsent(value) || isInteger(value, 0, MAX_UINT32);
@@ -47,9 +47,14 @@ const CHECKS = {
     (isAbsent(message.index) || Number.isSafeInteger(message.index)),
 };
 
-/** A well-formed request for a socket with `fd` undefined where it names no descriptor. */
+/**
+ * A well-formed request for a socket with `fd` undefined where it names no descriptor, and a port
+ * that is one: Node's native bind() takes the low 16 bits of whatever it is given.
+ */
 function normalized(message) {
-  return { ...message, fd: isAbsent(message.fd) || message.fd < 0 ? undefined : message.fd };
+  const fd = isAbsent(message.fd) || message.fd < 0 ? undefined : message.fd;
+  if (!isDatagram(message) || isAbsent(message.port)) return { ...message, fd };
+  return { ...message, fd, port: Number(message.port) & MAX_PORT };
 }
 
 /**
