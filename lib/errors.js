@@ -4,7 +4,7 @@
 // errors.
 
 const { format, getSystemErrorName, inspect } = require('node:util');
-const { strictConstructorNames } = require('./node_version');
+const nodeVersion = require('./node_version');
 
 const LONGEST_INSPECTED_VALUE = 128;
 const LONGEST_QUOTED_STRING = 28;
@@ -87,7 +87,7 @@ function describeExpected(expected) {
 
 function describeObject(value) {
   const { constructor } = value;
-  if (strictConstructorNames) {
+  if (nodeVersion.strictConstructorNames) {
     const name = constructor?.name;
     if (typeof name === 'string' && name !== '') return `an instance of ${name}`;
   } else if (constructor && 'name' in constructor) {

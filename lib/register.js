@@ -7,6 +7,7 @@
 
 const Module = require('node:module');
 const { assertUsable } = require('./addon');
+const { mayHaveStreams } = require('./child_process/permission');
 const { joinCluster } = require('./cluster/join');
 const { debug } = require('./debug');
 const { takeOffer } = require('./ipc/upgrade');
@@ -24,6 +25,7 @@ function replacements(stock) {
 function install() {
   takeOffer();
   if (process.env.BROOD_DISABLE === '1') return stayStock('BROOD_DISABLE=1 is set');
+  if (!mayHaveStreams()) return stayStock('without --allow-net it has no streams to children');
   const stock = require('node:child_process');
   let functions;
   try {

@@ -6,7 +6,7 @@ const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const { pathToFileURL } = require('node:url');
-const { expectAlike, recordEvents, stock, textOf } = require('./side_by_side');
+const { brood, expectAlike, recordEvents, stock, textOf } = require('./side_by_side');
 
 const BROOD = JSON.stringify(path.resolve(__dirname, '../..'));
 let directory;
@@ -88,19 +88,17 @@ test.each([
 ])(
   "'exit' comes after the last messages and 'disconnect', also in a parent that is busy: a %s child",
   async (_, execArgv) => {
-    const log = await expectAlike(async (cp) => {
-      const script = 'for (let n = 0; n < 50; n++) process.send(n); process.exit(3)';
-      const child = cp.fork('-e', [script], { execPath: process.execPath, execArgv });
-      let got = 0;
-      child.on('message', () => got++);
-      const log = [];
-      child.on('disconnect', () => log.push('disconnect', got));
-      child.on('exit', (code) => log.push('exit', code, got, child.connected));
-      const end = Date.now() + 500;
-      while (Date.now() < end);
-      await once(child, 'close');
-      return log;
-    });
+    // Not compared with Node, where the end of the channel may be seen a turn after the exit.
+    const script = 'for (let n = 0; n < 50; n++) process.send(n); process.exit(3)';
+    const child = brood.fork('-e', [script], { execPath: process.execPath, execArgv });
+    let got = 0;
+    child.on('message', () => got++);
+    const log = [];
+    child.on('disconnect', () => log.push('disconnect', got));
+    child.on('exit', (code) => log.push('exit', code, got, child.connected));
+    const end = Date.now() + 500;
+    while (Date.now() < end);
+    await once(child, 'close');
     expect(log).toEqual(['disconnect', 50, 'exit', 3, 50, false]);
   },
 );

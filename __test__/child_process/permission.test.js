@@ -95,3 +95,27 @@ auditing('an audit reports and goes on', async () => {
   const text = await run(['--permission-audit', '--allow-addons', '--no-warnings'], code);
   expect(JSON.parse(text)).toEqual([0, [['ChildProcess', 'true']]]);
 });
+
+const { pipesNeedNetPermission } = require('../../lib/node_version');
+
+(pipesNeedNetPermission ? test : test.skip)(
+  'without the net permission nothing is started that would need a stream',
+  async () => {
+    const flags = [...READ, ...ADDONS, '--allow-child-process'];
+    const code = `
+      const cp = require(${BROOD});
+      for (const stdio of ['pipe', ['ignore', 'inherit', 'overlapped']]) {
+        try {
+          cp.spawn('sleep', ['1000'], { stdio });
+        } catch (error) {
+          console.log(error.code, error.permission, cp.diagnostics().counters.children);
+        }
+      }
+      cp.spawn('echo', ['inherited'], { stdio: 'inherit' });`;
+    const refused = 'ERR_ACCESS_DENIED Net 0\n';
+    expect(await run(flags, code)).toBe(`${refused}${refused}inherited\n`);
+    const registered = ['-r', path.join(ROOT, 'register.js')];
+    const stays = `require('node:child_process').exec('echo hi', (_, stdout) => console.log(stdout));`;
+    expect(await run([...flags, ...registered], stays)).toBe('hi\n\n');
+  },
+);

@@ -6,6 +6,7 @@ const { AsyncLocalStorage } = require('node:async_hooks');
 const { fork, spawn } = require('../..');
 const { ROOT, fixture, runNode } = require('../helpers/run');
 const { expectNoLeaks } = require('../helpers/leaks');
+const { isRunning } = require('../helpers/system');
 
 async function end(child) {
   if (child.connected) child.disconnect();
@@ -116,6 +117,14 @@ test('sendAsync() resolves when the message is with the kernel and rejects on a 
   expect((await reply)[0]).toEqual({ hello: 1 });
   await end(child);
   await expect(child.sendAsync('late')).rejects.toMatchObject({ code: 'ERR_IPC_CHANNEL_CLOSED' });
+});
+
+test('sendAsync() settles whatever its options are', async () => {
+  const child = spawn('true', [], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  // It is not seen yet that nobody is there any more.
+  while (isRunning(child.pid));
+  const sent = child.sendAsync('x', undefined, { swallowErrors: true });
+  await expect(sent).rejects.toMatchObject({ code: 'EPIPE', syscall: 'write' });
 });
 
 test('sendAsync() takes no callback, which nothing would settle the promise with', async () => {

@@ -33,6 +33,10 @@ const SKIPPED = {
     'serialization json: a connection that is declined is served by another worker': STOCK_CHILD,
     'serialization advanced: a connection that is declined is served by another worker':
       STOCK_CHILD,
+    'serialization json: what a worker has written comes before the end of its process':
+      STOCK_CHILD,
+    'serialization advanced: what a worker has written comes before the end of its process':
+      STOCK_CHILD,
   },
   'cluster/stalls.test.js': {
     'stock workers: all but the one that is on its way go elsewhere': STOCK_CHILD,

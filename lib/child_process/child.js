@@ -15,9 +15,18 @@ const {
   validateString,
 } = require('../validators');
 const { toBlock } = require('./environment');
-const { requireChildPermission } = require('./permission');
+const { requireChildPermission, requireStreamPermission } = require('./permission');
 const { ESRCH, Process } = require('./process');
-const { CHANNEL, flushStreams, giveAway, parentStream, parseStdio, toSlots } = require('./stdio');
+const {
+  CHANNEL,
+  PIPE,
+  closeEnds,
+  flushStreams,
+  giveAway,
+  parentStream,
+  parseStdio,
+  toSlots,
+} = require('./stdio');
 const stock = require('./stock');
 
 const EACCES = -13;
@@ -114,7 +123,8 @@ function emitSpawn(child) {
 }
 
 function reportFailure(child, errno) {
-  child._handle.onexit(errno);
+  const isGivenUp = child._handle === null;
+  if (!isGivenUp) child._handle.onexit(errno);
 }
 
 /** Failures that Node reports by an 'error' event; all others are thrown. */
@@ -188,6 +198,7 @@ function environmentBlock(options) {
 function start(child, options, slots, extraEnv) {
   requireChildPermission(options.file);
   if (slots === null) return EINVAL;
+  if (slots.includes(PIPE)) requireStreamPermission();
   const errno = slots.includes(CHANNEL) ? loadChannel() : 0;
   if (errno !== 0) return errno;
   if (options.background) child._handle.onstart = (result) => onStart(child, result);
@@ -199,8 +210,7 @@ function start(child, options, slots, extraEnv) {
 function openStreams(child, entries, slots) {
   const streams = [];
   for (let i = 0; i < entries.length; i++) {
-    const isPipe = entries[i].type === 'pipe' || entries[i].type === 'overlapped';
-    const stream = isPipe && !entries[i].ipc ? parentStream(slots[i], i) : null;
+    const stream = isPipe(entries[i]) ? openStream(child, entries, slots, streams) : null;
     if (stream !== null && i > 0) {
       child._closesNeeded++;
       stream.on('close', () => maybeClose(child));
@@ -211,6 +221,23 @@ function openStreams(child, entries, slots) {
   child.stdout = streams[1];
   child.stderr = streams[2];
   child.stdio = streams;
+}
+
+function isPipe({ type, ipc }) {
+  return (type === 'pipe' || type === 'overlapped') && ipc !== true;
+}
+
+/** The next stream behind `streams`. */
+function openStream(child, entries, slots, streams) {
+  const index = streams.length;
+  try {
+    return parentStream(slots[index], index);
+  } catch (error) {
+    const isLeft = (_, i) => i > index && (isPipe(entries[i]) || entries[i].ipc === true);
+    closeEnds(slots.filter(isLeft));
+    giveUp(child, streams);
+    throw error;
+  }
 }
 
 function openChannel(child, number, serialization, { busyPoll, maxMessageSize }, offer) {
@@ -227,14 +254,14 @@ function openChannel(child, number, serialization, { busyPoll, maxMessageSize },
     if (busyPoll > 0) child.channel.busyPoll(busyPoll);
   } catch (error) {
     // The kernel has no room for one more watched descriptor (ENOMEM, ENOSPC).
-    giveUp(child);
+    giveUp(child, child.stdio);
     throw error;
   }
 }
 
 /** Ends a child whose start has failed after all: the caller of spawn() never gets to see it. */
-function giveUp(child) {
-  for (const stream of child.stdio) stream?.destroy();
+function giveUp(child, streams) {
+  for (const stream of streams) stream?.destroy();
   child._handle.abandon();
   child._handle = null;
   child.pid = undefined;
@@ -252,15 +279,14 @@ function publishStart(child, errno) {
 function reportStart(child, errno, isInBackground) {
   const isBegun = errno === 0 && isInBackground;
   if (isBegun) return;
+  const isThrown = errno !== 0 && !isReportedLater(errno) && !isInBackground;
+  if (isThrown) child._handle = null;
   publishStart(child, errno);
   if (errno === 0) {
     process.nextTick(emitSpawn, child);
     return;
   }
-  if (!isReportedLater(errno) && !isInBackground) {
-    child._handle = null;
-    throw errnoException(errno, 'spawn');
-  }
+  if (isThrown) throw errnoException(errno, 'spawn');
   process.nextTick(reportFailure, child, errno);
 }
 

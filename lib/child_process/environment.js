@@ -69,10 +69,11 @@ function refuseNullBytes(key, value) {
 }
 
 /**
- * The environment of a child as KEY=VALUE strings; inherited properties count, as they do in Node.
+ * The environment of a child as KEY=VALUE strings; inherited properties of the caller's count, as
+ * they do in Node, and not those of what somebody has put in the place of process.env.
  */
 function environmentPairs(options) {
-  const env = options.env || process.env;
+  const env = options.env || { ...process.env };
   const forced = forcedVariables(env, Boolean(options.env), options.args);
   const pairs = [];
   for (const key in env) {

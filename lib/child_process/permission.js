@@ -4,7 +4,7 @@
 // to children (see environment.js).
 
 const { ERR_ACCESS_DENIED } = require('../errors');
-const { permissionErrorNamesResource } = require('../node_version');
+const { permissionErrorNamesResource, pipesNeedNetPermission } = require('../node_version');
 
 const MODEL_FLAG = /^--(?:permission|permission-audit|experimental-permission)(?:=|$)/;
 const AUDIT_FLAG = /^--permission-audit(?:=|$)/;
@@ -30,6 +30,19 @@ function requireChildPermission(file) {
   if (!permissionErrorNamesResource) throw new ERR_ACCESS_DENIED(message, 'ChildProcess', '');
   const advice = 'Use --allow-child-process to manage permissions.';
   throw new ERR_ACCESS_DENIED(`${message}. ${advice}`, 'ChildProcess', file);
+}
+
+/** Whether this process may have streams to its children. */
+function mayHaveStreams() {
+  if (permission === undefined || !pipesNeedNetPermission || isAudit) return true;
+  return permission.has('net');
+}
+
+/** Throws what Node would, which it would do too late: when the child is running. */
+function requireStreamPermission() {
+  if (mayHaveStreams()) return;
+  const advice = 'Use --allow-net to manage permissions.';
+  throw new ERR_ACCESS_DENIED(`Access to this API has been restricted. ${advice}`, 'Net');
 }
 
 /** The permission flags this process was started with, each in the form NODE_OPTIONS takes. */
@@ -61,6 +74,8 @@ function withPermissionFlags(nodeOptions, args) {
 
 module.exports = {
   hasPermissionModel: permission !== undefined,
+  mayHaveStreams,
   requireChildPermission,
+  requireStreamPermission,
   withPermissionFlags,
 };

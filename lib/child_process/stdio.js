@@ -136,20 +136,32 @@ let Pipe;
 /** The parent's end of a pipe as a stream; the child's standard input is not for reading. */
 function parentStream(number, index) {
   const options = { readable: index > 0, writable: true };
-  if (Pipe === undefined) {
-    const stream = new net.Socket({ fd: binding.claimEnd(number), ...options });
-    Pipe = stream._handle.constructor;
-    return stream;
-  }
-  const handle = new Pipe(SOCKET);
   // At once: in a thread that is terminated in between nobody would close it.
   const fd = binding.claimEnd(number);
-  const errno = handle.open(fd);
-  if (errno) {
+  try {
+    return Pipe === undefined ? firstStream(fd, options) : nextStream(fd, options);
+  } catch (error) {
     binding.closeDescriptor(fd);
-    throw errnoException(errno, 'open');
+    throw error;
   }
+}
+
+function firstStream(fd, options) {
+  const stream = new net.Socket({ fd, ...options });
+  Pipe = stream._handle.constructor;
+  return stream;
+}
+
+function nextStream(fd, options) {
+  const handle = new Pipe(SOCKET);
+  const errno = handle.open(fd);
+  if (errno) throw errnoException(errno, 'open');
   return new net.Socket({ handle, ...options });
+}
+
+/** Closes ends of ours that nothing is made of. */
+function closeEnds(numbers) {
+  for (const number of numbers) binding.closeDescriptor(binding.claimEnd(number));
 }
 
 /** A stream handed to a child is read by the child alone from now on. */
@@ -174,6 +186,8 @@ function flushStreams(streams) {
 
 module.exports = {
   CHANNEL,
+  PIPE,
+  closeEnds,
   expandStdio,
   flushStreams,
   giveAway,

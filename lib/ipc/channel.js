@@ -45,6 +45,7 @@ class Channel {
   // unacknowledged handle, so `channel` is set and `connected` false; 'closed': both are gone.
   #state = 'open';
   #finishing = false;
+  #peerHasEnded = false;
   // To be finished as soon as all that has come is emitted.
   #isDue = false;
   #parked = [];
@@ -176,6 +177,17 @@ class Channel {
     const onClose = this.#onClose;
     this.#onClose = null;
     this.native.shutdown(isCutOff);
+    // As in Node: what the child's 'close' waits for comes first when the peer has ended it, and last
+    // when this end has.
+    const isFirst = this.#peerHasEnded;
+    try {
+      if (isFirst) onClose?.();
+    } finally {
+      this.#emitDisconnect(isFirst ? undefined : onClose);
+    }
+  }
+
+  #emitDisconnect(onClose) {
     try {
       this.target.emit('disconnect');
     } finally {
@@ -185,6 +197,7 @@ class Channel {
 
   // The peer has closed its end.
   #end() {
+    this.#peerHasEnded = true;
     this.close();
     if (this.#finishing) this.#finishSoon();
   }
@@ -454,7 +467,9 @@ function setupChannel(target, fd, serialization, options = {}) {
       // send() would take a function for its callback, and nothing would settle the promise.
       if (typeof handle === 'function') throw new ERR_INVALID_HANDLE_TYPE();
       if (sendOptions !== undefined) validateObject(sendOptions, 'options');
-      this.send(message, handle, sendOptions, (error) => (error ? reject(error) : resolve()));
+      // A promise has to settle, whatever comes of it.
+      const options = { ...sendOptions, swallowErrors: false };
+      this.send(message, handle, options, (error) => (error ? reject(error) : resolve()));
     });
   };
   target.disconnect = function disconnect() {
