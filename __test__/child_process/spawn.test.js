@@ -599,6 +599,34 @@ describe('ChildProcess', () => {
   });
 });
 
+test.each([['/bin/sleep'], [NOWHERE]])(
+  'a stream of %s that cannot be made is thrown, and nothing is left of the start',
+  (file) =>
+    expectNoLeaks(async () => {
+      const { Socket } = net;
+      const made = [];
+      net.Socket = function (options) {
+        if (made.length === 2) throw new Error('no third');
+        made.push(new Socket(options));
+        return made.at(-1);
+      };
+      const child = new brood.ChildProcess();
+      const events = [];
+      for (const name of ['spawn', 'exit', 'error', 'close']) {
+        child.on(name, () => events.push(name));
+      }
+      const stdio = ['pipe', 'pipe', 'pipe', 'pipe', 'ipc'];
+      try {
+        expect(() => child.spawn({ file, args: [file, '1000'], stdio })).toThrow('no third');
+      } finally {
+        net.Socket = Socket;
+      }
+      expect([child.pid, child.kill()]).toEqual([undefined, false]);
+      await Promise.all(made.map((socket) => socket.closed || once(socket, 'close')));
+      expect(events).toEqual([]);
+    }),
+);
+
 test('a hundred children leave no descriptor and no process behind', () =>
   expectNoLeaks(async () => {
     const children = Array.from({ length: 100 }, (_, i) => sh(brood, `echo ${i}; exit ${i % 7}`));
