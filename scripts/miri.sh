@@ -10,12 +10,12 @@ pure=(
   ipc::advanced ipc::answers ipc::batch_reader ipc::buffer ipc::busy ipc::frame_reader ipc::json_lines
   ipc::layout ipc::pace ipc::upgrade ipc::v8_value
   cluster::gather cluster::lane:: cluster::scheduler cluster::scoreboard cluster::stock::
-  # Every split of a long stream, and tens of thousands of connections: hours.
+  # Every split of a long stream, lines of megabytes, tens of thousands of connections: hours.
   --skip every_two_split_points --skip simulation --skip a_clients_worker_cannot_be_told
   --skip clients_are_spread_by_weight --skip a_worker_that_leaves_or_joins_moves
   --skip the_clients_of_a_worker_that_left --skip what_waits_behind_missing_descriptors
   --skip the_smallest_weight_gets_its_turns --skip the_memory_of_a_large_content
-  --skip frames_without_messages_take_no_memory
+  --skip frames_without_messages_take_no_memory --skip an_endless_line_is_refused
   # A memfd.
   --skip a_board_of_another_version
 )
