@@ -16,6 +16,7 @@ pure=(
   --skip the_clients_of_a_worker_that_left --skip what_waits_behind_missing_descriptors
   --skip the_smallest_weight_gets_its_turns --skip the_memory_of_a_large_content
   --skip frames_without_messages_take_no_memory --skip an_endless_line_is_refused
+  --skip memory_shrinks_back_after_a_large_message
   # A memfd.
   --skip a_board_of_another_version
 )
