@@ -28,9 +28,9 @@ async function run(script, childHas) {
   const prelude = `
     const cp = require('node:child_process');
     const nested = require(${JSON.stringify(addon)});
+    const execArgv = ${JSON.stringify(childHas === 'brood' ? ['-r', REGISTER] : [])};
     const start = (code, serialization) =>
-      cp.spawn(process.execPath, [...${JSON.stringify(childHas === 'brood' ? ['-r', REGISTER] : [])}, '-e', code],
-        { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], serialization });
+      cp.fork('-e', [code], { execPath: process.execPath, execArgv, serialization });
   `;
   const env = { NODE_OPTIONS: '' };
   const { code, stdout, stderr } = await runNode(['-r', REGISTER, '-e', prelude + script], { env });
@@ -95,6 +95,41 @@ describe.each(WITH_BROOD)('to a child of %s', (childHas) => {
     );
     expect(stdout).toBe('ready a b c d\n');
   });
+});
+
+test('what has come together with a message is there for the turns that its listener makes', async () => {
+  const child = `
+    process.once('message', () => {
+      // By turns as JSON and serialized, in one batch.
+      process.send('first');
+      for (const message of [{ is: 'plain' }, new Map([['is', 'map']]), { is: 'last' }]) {
+        process.send(message);
+      }
+      process.disconnect();
+    });
+    process.send('ready');`;
+  const stdout = await run(
+    `
+    const got = [];
+    const child = start(${JSON.stringify(child)}, 'advanced');
+    const ticking = setInterval(() => {}, 10);
+    child.on('message', (message) => {
+      if (message === 'ready') return child.send('go');
+      const name = typeof message === 'string' ? message : message.is ?? message.get('is');
+      got.push(name);
+      while (name === 'plain' && !got.includes('disconnect')) {
+        process._tickCallback();
+        nested.runTurn();
+      }
+    });
+    child.on('disconnect', () => {
+      got.push('disconnect');
+      clearInterval(ticking);
+    });
+    child.on('close', () => console.log(got.join(' ')));`,
+    'brood',
+  );
+  expect(stdout).toBe('first plain map last disconnect\n');
 });
 
 test('what is thrown while another error is being reported is reported once, and so is that', async () => {

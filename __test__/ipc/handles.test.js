@@ -6,6 +6,7 @@ const { spawnSync } = require('node:child_process');
 const dgram = require('node:dgram');
 const http = require('node:http');
 const net = require('node:net');
+const tls = require('node:tls');
 const { once } = require('node:events');
 const { fork } = require('../..');
 const { ROOT, fixture } = require('../helpers/run');
@@ -71,6 +72,21 @@ test('a socket is handed on where no other descriptor is left', async () => {
   const limited = ['-c', 'ulimit -n 64; exec "$0" -e "$1"', process.execPath, script];
   const { stdout, stderr } = spawnSync('/bin/sh', limited, { encoding: 'utf8', timeout: 20000 });
   expect([stdout, stderr]).toEqual(['sent\nchild got question\n', '']);
+});
+
+test('a TLS connection cannot be sent, and stays what it is', async () => {
+  const child = forkHolder();
+  const server = net.createServer();
+  const client = net.connect(await listen(server), '127.0.0.1');
+  const [socket] = await once(server, 'connection');
+  const secured = new tls.TLSSocket(socket, { isServer: true });
+  const attempt = () => child.send('answer', secured);
+  expect(attempt).toThrow(expect.objectContaining({ code: 'ERR_INVALID_HANDLE_TYPE' }));
+  expect(secured._handle).not.toBe(null);
+  secured.destroy();
+  client.destroy();
+  server.close();
+  await end(child);
 });
 
 describe.each(kinds)('with %s', (_, execArgv) => {

@@ -218,6 +218,75 @@ test('callbacks and events run in the async context of whoever made the child', 
   expect(seen).toEqual(['mine', 'mine', 'mine']);
 });
 
+describe('the callback of a send() runs in the async context of that send(),', () => {
+  const storage = new AsyncLocalStorage();
+
+  /** Sends each text in a context of its own; resolves with the contexts of the callbacks. */
+  function contextsOf(target, texts) {
+    const sent = texts.map(
+      (text, i) =>
+        new Promise((resolve) => {
+          const tell = (error) => resolve([storage.getStore(), error?.code ?? null]);
+          storage.run(i, () => target.send(text, tell));
+        }),
+    );
+    return Promise.all(sent);
+  }
+
+  const each = (texts, code) => texts.map((_, i) => [i, code]);
+
+  test('of several in one turn', async () => {
+    const child = fork(fixture('echo.js'));
+    const texts = ['a', 'b', 'c', 'd'];
+    expect(await contextsOf(child, texts)).toEqual(each(texts, null));
+    await end(child);
+  });
+
+  test('when the queue is full', async () => {
+    const child = fork(fixture('echo.js'));
+    await once(child, 'spawn');
+    child.kill('SIGSTOP');
+    const texts = Array.from({ length: 5 }, () => 'x'.repeat(300_000));
+    const contexts = contextsOf(child, texts);
+    child.kill('SIGCONT');
+    expect(await contexts).toEqual(each(texts, null));
+    await end(child);
+  });
+
+  test('when the channel is gone before', async () => {
+    const child = fork(fixture('echo.js'));
+    await once(child, 'spawn');
+    child.kill('SIGSTOP');
+    const texts = Array.from({ length: 5 }, () => 'x'.repeat(1 << 20));
+    const contexts = contextsOf(child, texts);
+    const closed = once(child, 'close');
+    child.kill('SIGKILL');
+    const got = await contexts;
+    expect(got.map(([context]) => context)).toEqual([0, 1, 2, 3, 4]);
+    expect(got.at(-1)[1]).toBe('ERR_IPC_CHANNEL_CLOSED');
+    await closed;
+  });
+
+  test('in a child', async () => {
+    const script = `
+      const { AsyncLocalStorage } = require('node:async_hooks');
+      const storage = new AsyncLocalStorage();
+      const seen = [];
+      for (let i = 0; i < 4; i++) {
+        storage.run(i, () => process.send('message', () => {
+          seen.push(storage.getStore());
+          if (seen.length === 4) process.send(seen, () => process.disconnect());
+        }));
+      }`;
+    const args = ['-r', `${ROOT}/register.js`, '-e', script];
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    const messages = [];
+    child.on('message', (message) => messages.push(message));
+    await once(child, 'close');
+    expect(messages.at(-1)).toEqual([0, 1, 2, 3]);
+  });
+});
+
 test('an unreferenced channel lets the parent end', async () => {
   const script = `
     const { fork } = require(${JSON.stringify(ROOT)});

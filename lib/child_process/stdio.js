@@ -138,25 +138,33 @@ function parentStream(number, index) {
   const options = { readable: index > 0, writable: true };
   // At once: in a thread that is terminated in between nobody would close it.
   const fd = binding.claimEnd(number);
-  try {
-    return Pipe === undefined ? firstStream(fd, options) : nextStream(fd, options);
-  } catch (error) {
+  if (Pipe === undefined) {
+    const stream = firstStream(fd, options);
+    Pipe = stream._handle.constructor;
+    return stream;
+  }
+  const handle = new Pipe(SOCKET);
+  const errno = handle.open(fd);
+  if (errno) {
     binding.closeDescriptor(fd);
+    throw errnoException(errno, 'open');
+  }
+  try {
+    return new net.Socket({ handle, ...options });
+  } catch (error) {
+    handle.close();
     throw error;
   }
 }
 
 function firstStream(fd, options) {
-  const stream = new net.Socket({ fd, ...options });
-  Pipe = stream._handle.constructor;
-  return stream;
-}
-
-function nextStream(fd, options) {
-  const handle = new Pipe(SOCKET);
-  const errno = handle.open(fd);
-  if (errno) throw errnoException(errno, 'open');
-  return new net.Socket({ handle, ...options });
+  try {
+    return new net.Socket({ fd, ...options });
+  } catch (error) {
+    // Else it is the handle's by now.
+    if (error.syscall === 'open') binding.closeDescriptor(fd);
+    throw error;
+  }
 }
 
 /** Closes ends of ours that nothing is made of. */

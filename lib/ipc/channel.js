@@ -177,17 +177,12 @@ class Channel {
     const onClose = this.#onClose;
     this.#onClose = null;
     this.native.shutdown(isCutOff);
-    // As in Node: what the child's 'close' waits for comes first when the peer has ended it, and last
-    // when this end has.
-    const isFirst = this.#peerHasEnded;
-    try {
-      if (isFirst) onClose?.();
-    } finally {
-      this.#emitDisconnect(isFirst ? undefined : onClose);
+    // As in Node, the child's 'close' comes first when it was the peer that has ended the channel.
+    if (this.#peerHasEnded) {
+      process.nextTick(() => this.target.emit('disconnect'));
+      onClose?.();
+      return;
     }
-  }
-
-  #emitDisconnect(onClose) {
     try {
       this.target.emit('disconnect');
     } finally {

@@ -91,6 +91,8 @@ function kindOf(handle) {
 function detachSocket(channel, message, socket, options) {
   const native = socket._handle;
   if (!native) return null;
+  // A TLS connection is more than its descriptor.
+  if (!['tcp', 'pipe'].includes(nativeHandleType(native))) throw new ERR_INVALID_HANDLE_TYPE();
   if (socket.server) trackSocket(channel, message, socket, options);
   if (options.keepOpen) return native;
   native.onread = nothing;

@@ -3,6 +3,7 @@
 // One channel of the addon as an object: what `channel` code in this folder holds instead of a
 // number. Sends gather within a turn of the event loop; completions come back in order.
 
+const { AsyncResource } = require('node:async_hooks');
 const binding = require('../binding');
 const { calledByAddon } = require('../called_by_addon');
 const { Expiry } = require('./expiry');
@@ -61,6 +62,22 @@ flushBeforeSignals();
 function endTurn(native) {
   native.turnOpen = false;
   if (native.gathered) native.flush();
+}
+
+/** The callback of one send(), for the async context in which that was called. */
+class Completion extends AsyncResource {
+  #onsent;
+
+  constructor(sequence, onsent) {
+    super('WRITEWRAP');
+    this.sequence = sequence;
+    this.#onsent = onsent;
+  }
+
+  settle(error) {
+    this.runInAsyncScope(process.nextTick, process, this.#onsent, error);
+    this.emitDestroy();
+  }
 }
 
 class NativeChannel {
@@ -134,7 +151,7 @@ class NativeChannel {
     if (status < 0) return status;
     if (typeof onsent !== 'function') return status;
     if (status & PENDING || this.completions.length > 0) {
-      this.completions.push({ sequence: Math.floor(status / SEQUENCE), onsent });
+      this.completions.push(new Completion(Math.floor(status / SEQUENCE), onsent));
       // What stood before a message that is written has been, too, or has failed: the end of the turn
       // will tell.
       if (!(status & PENDING)) this.#gather();
@@ -173,7 +190,7 @@ class NativeChannel {
     let done = 0;
     while (done < completions.length && completions[done].sequence <= upTo) done++;
     if (done === 0) return;
-    for (const { onsent } of completions.splice(0, done)) process.nextTick(onsent, null);
+    for (const completion of completions.splice(0, done)) completion.settle(null);
   }
 
   // The kernel refused the descriptor of one message; the channel goes on.
@@ -181,12 +198,12 @@ class NativeChannel {
     const index = this.completions.findIndex((entry) => entry.sequence === sequence);
     const error = errnoException(errno, 'write');
     if (index < 0) this.onerror(error);
-    else process.nextTick(this.completions.splice(index, 1)[0].onsent, error);
+    else this.completions.splice(index, 1)[0].settle(error);
   }
 
   // Calls every callback that still waits with the error `why()` makes.
   failCompletions(why) {
-    for (const { onsent } of this.completions.splice(0)) process.nextTick(onsent, why());
+    for (const completion of this.completions.splice(0)) completion.settle(why());
   }
 
   busyPoll(micros) {

@@ -83,6 +83,28 @@ impl Target {
         }
         has_run
     }
+
+    /// Makes of the calls in `work` one: nextTicks and microtasks, and with them the program's own
+    /// code, come after the last.
+    pub fn call_together(&self, work: impl FnOnce()) {
+        let env = self.env;
+        let (mut handles, mut scope, mut owner) =
+            (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        // SAFETY: called on the environment's thread; both scopes are closed in the reverse order. What
+        // a nextTick throws is an uncaught exception by then.
+        unsafe {
+            if sys::napi_open_handle_scope(env, &mut handles) != sys::Status::napi_ok {
+                return; // the environment is ending
+            }
+            sys::napi_get_reference_value(env, self.owner, &mut owner);
+            let opened = sys::napi_open_callback_scope(env, owner, self.context, &mut scope);
+            work();
+            if opened == sys::Status::napi_ok {
+                sys::napi_close_callback_scope(env, scope);
+            }
+            sys::napi_close_handle_scope(env, handles);
+        }
+    }
 }
 
 impl Drop for Target {

@@ -52,8 +52,8 @@ impl PidFd {
     }
 
     /// Sends a signal; 0 only asks whether the process is there. `pid` is its number, by which it is
-    /// signalled where a seccomp filter knows kill(2) alone: an unreaped child's is its own, and of
-    /// another process the caller has just [seen](Self::has_ended) that it is there.
+    /// signalled where a seccomp filter knows kill(2) alone, and only while it lives: an ended one's
+    /// may mean another process, and needs no signal.
     pub fn signal(&self, pid: i32, signal: i32) -> Result<(), Errno> {
         if features::PIDFD_SEND_SIGNAL.is_usable() {
             match self.signal_by_descriptor(signal) {
@@ -61,6 +61,9 @@ impl PidFd {
                 Err(Errno::ENOSYS | Errno::EPERM) => {}
                 other => return other,
             }
+        }
+        if self.has_ended() {
+            return Ok(());
         }
         // SAFETY: no pointers.
         Errno::result(unsafe { libc::kill(pid, signal) })?;

@@ -11,11 +11,21 @@ use crate::ipc::{Arrived, Batch, Framing, HandleSlot, Limits, Run};
 use crate::sys::descriptor;
 
 impl Entry {
-    /// Hands the messages to JavaScript, one call for all that are encoded alike.
-    pub(super) fn deliver(&self, environment: &Environment, mut batch: Batch) {
+    /// Hands the messages to JavaScript, one call for all that are encoded alike. The program hears
+    /// of the first when all have been handed over: it may turn the event loop for the others.
+    pub(super) fn deliver(&self, environment: &Environment, batch: Batch) {
+        match batch.runs() {
+            runs if runs.len() > 1 => self
+                .target
+                .call_together(|| self.deliver_runs(environment, batch, runs)),
+            runs => self.deliver_runs(environment, batch, runs),
+        }
+    }
+
+    fn deliver_runs(&self, environment: &Environment, mut batch: Batch, runs: Vec<Run>) {
         let mut handles = batch.take_handles();
         let mut beside = batch.take_beside();
-        for run in batch.runs() {
+        for run in runs {
             let later =
                 handles.split_off(handles.partition_point(|(index, _)| *index < run.messages.end));
             let own = std::mem::replace(&mut handles, later);
