@@ -10,7 +10,6 @@ const path = require('node:path');
 const { ROOT, fixture, runNode } = require('./helpers/run');
 
 const REGISTER = path.join(ROOT, 'register.js');
-const WITH_BROOD = [['stock'], ['brood']];
 
 let folder;
 let addon;
@@ -23,7 +22,7 @@ beforeAll(() => {
 
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** Runs `script`, in which `nested` is the addon and `start(file, serialization)` forks. */
+/** Runs `script`, in which `nested` is the addon and `start(code, serialization)` forks. */
 async function run(script, childHas) {
   const prelude = `
     const cp = require('node:child_process');
@@ -39,7 +38,7 @@ async function run(script, childHas) {
   return stdout;
 }
 
-describe.each(WITH_BROOD)('to a child of %s', (childHas) => {
+describe.each(['stock', 'brood'])('to a child of %s', (childHas) => {
   test.each(['json', 'advanced'])(
     'an answer that a %s listener awaits in a turn of its own arrives, and all else, too',
     async (serialization) => {

@@ -7,7 +7,6 @@
 
 const Module = require('node:module');
 const { assertUsable } = require('./addon');
-const { mayHaveStreams } = require('./child_process/permission');
 const { joinCluster } = require('./cluster/join');
 const { debug } = require('./debug');
 const { takeOffer } = require('./ipc/upgrade');
@@ -25,7 +24,7 @@ function replacements(stock) {
 function install() {
   takeOffer();
   if (process.env.BROOD_DISABLE === '1') return stayStock('BROOD_DISABLE=1 is set');
-  if (!mayHaveStreams()) return stayStock('without --allow-net it has no streams to children');
+  if (lacksStreams()) return stayStock('without --allow-net it has no streams to children');
   const stock = require('node:child_process');
   let functions;
   try {
@@ -42,6 +41,12 @@ function install() {
   installed = true;
   debug('installed');
   return true;
+}
+
+/** The permission model's code is loaded only where there is one. */
+function lacksStreams() {
+  if (process.permission === undefined) return false;
+  return !require('./child_process/permission').mayHaveStreams();
 }
 
 function installCluster() {

@@ -4,6 +4,7 @@
 const fs = require('node:fs');
 const path = require('node:path');
 const { runNode } = require('../helpers/run');
+const { pipesNeedNetPermission } = require('../../lib/node_version');
 
 const ROOT = path.resolve(__dirname, '../..');
 const BROOD = JSON.stringify(ROOT);
@@ -95,8 +96,6 @@ auditing('an audit reports and goes on', async () => {
   const text = await run(['--permission-audit', '--allow-addons', '--no-warnings'], code);
   expect(JSON.parse(text)).toEqual([0, [['ChildProcess', 'true']]]);
 });
-
-const { pipesNeedNetPermission } = require('../../lib/node_version');
 
 (pipesNeedNetPermission ? test : test.skip)(
   'without the net permission nothing is started that would need a stream',

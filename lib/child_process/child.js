@@ -23,6 +23,7 @@ const {
   closeEnds,
   flushStreams,
   giveAway,
+  isPipe,
   parentStream,
   parseStdio,
   toSlots,
@@ -221,10 +222,6 @@ function openStreams(child, entries, slots) {
   child.stdout = streams[1];
   child.stderr = streams[2];
   child.stdio = streams;
-}
-
-function isPipe({ type, ipc }) {
-  return (type === 'pipe' || type === 'overlapped') && ipc !== true;
 }
 
 /** The next stream behind `streams`. */

@@ -6,6 +6,8 @@
 const { ERR_ACCESS_DENIED } = require('../errors');
 const { permissionErrorNamesResource, pipesNeedNetPermission } = require('../node_version');
 
+const RESTRICTED = 'Access to this API has been restricted';
+
 const MODEL_FLAG = /^--(?:permission|permission-audit|experimental-permission)(?:=|$)/;
 const AUDIT_FLAG = /^--permission-audit(?:=|$)/;
 const GRANT_FLAG = /^--allow-[a-z]/;
@@ -26,10 +28,9 @@ function words(nodeOptions) {
 function requireChildPermission(file) {
   // In audit mode the question is what Node reports on its diagnostics channel.
   if (permission === undefined || permission.has('child', file) || isAudit) return;
-  const message = 'Access to this API has been restricted';
-  if (!permissionErrorNamesResource) throw new ERR_ACCESS_DENIED(message, 'ChildProcess', '');
+  if (!permissionErrorNamesResource) throw new ERR_ACCESS_DENIED(RESTRICTED, 'ChildProcess', '');
   const advice = 'Use --allow-child-process to manage permissions.';
-  throw new ERR_ACCESS_DENIED(`${message}. ${advice}`, 'ChildProcess', file);
+  throw new ERR_ACCESS_DENIED(`${RESTRICTED}. ${advice}`, 'ChildProcess', file);
 }
 
 /** Whether this process may have streams to its children. */
@@ -42,7 +43,7 @@ function mayHaveStreams() {
 function requireStreamPermission() {
   if (mayHaveStreams()) return;
   const advice = 'Use --allow-net to manage permissions.';
-  throw new ERR_ACCESS_DENIED(`Access to this API has been restricted. ${advice}`, 'Net');
+  throw new ERR_ACCESS_DENIED(`${RESTRICTED}. ${advice}`, 'Net');
 }
 
 /** The permission flags this process was started with, each in the form NODE_OPTIONS takes. */

@@ -107,6 +107,11 @@ function parseStdio(stdio, isSync) {
   return { entries, ipcFd };
 }
 
+/** Whether the parent gets a stream for an entry. */
+function isPipe({ type, ipc }) {
+  return (type === 'pipe' || type === 'overlapped') && ipc !== true;
+}
+
 /**
  * What the native side is told about one entry, or undefined when the entry names no usable
  * descriptor.
@@ -114,7 +119,7 @@ function parseStdio(stdio, isSync) {
 function slotOf(entry) {
   if (entry.type === 'ignore') return DEV_NULL;
   if (entry.ipc === true) return CHANNEL;
-  if (entry.type === 'pipe' || entry.type === 'overlapped') return PIPE;
+  if (isPipe(entry)) return PIPE;
   const fd = (entry.type === 'wrap' ? entry.handle.fd : entry.fd) | 0;
   return fd >= 0 ? fd : undefined;
 }
@@ -199,6 +204,7 @@ module.exports = {
   expandStdio,
   flushStreams,
   giveAway,
+  isPipe,
   parentStream,
   parseStdio,
   toSlots,

@@ -119,7 +119,6 @@ struct Tree<'a> {
 }
 
 struct Member {
-    pid: i32,
     pidfd: PidFd,
     started: u64,
     /// Whether it was stopped before we came.
@@ -149,7 +148,7 @@ impl<'a> Tree<'a> {
                 continue; // it has ended
             };
             if stop {
-                let _ = member.signal(libc::SIGSTOP);
+                let _ = member.pidfd.signal(entry.pid, libc::SIGSTOP);
             }
             self.members.insert(entry.pid, member);
             grown = true;
@@ -195,16 +194,16 @@ impl<'a> Tree<'a> {
     fn signal(&self, signal: i32, stopped: bool) -> Result<usize, Errno> {
         let mut count = 0;
         let mut refused = None;
-        for member in self.members.values() {
-            match member.signal(signal) {
+        for (&pid, member) in &self.members {
+            match member.pidfd.signal(pid, signal) {
                 Ok(()) => count += 1,
                 Err(Errno::ESRCH) => {}
                 Err(errno) => refused = Some(errno),
             }
         }
         if stopped && !matches!(signal, libc::SIGSTOP | libc::SIGKILL) {
-            for member in self.members.values().filter(|member| !member.stopped) {
-                let _ = member.signal(libc::SIGCONT);
+            for (&pid, member) in self.members.iter().filter(|(_, member)| !member.stopped) {
+                let _ = member.pidfd.signal(pid, libc::SIGCONT);
             }
         }
         match refused {
@@ -245,18 +244,10 @@ impl Member {
         let pidfd = PidFd::open(entry.pid).ok()?;
         let now = Entry::read(entry.pid)?;
         (now.started == entry.started).then_some(Member {
-            pid: entry.pid,
             pidfd,
             started: entry.started,
             stopped: now.state == b'T',
         })
-    }
-
-    fn signal(&self, signal: i32) -> Result<(), Errno> {
-        if self.pidfd.has_ended() {
-            return Err(Errno::ESRCH);
-        }
-        self.pidfd.signal(self.pid, signal)
     }
 }
 

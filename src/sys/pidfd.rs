@@ -81,7 +81,7 @@ impl PidFd {
     }
 
     /// Whether the process has ended, reaped or not.
-    pub fn has_ended(&self) -> bool {
+    fn has_ended(&self) -> bool {
         let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1..))
     }
