@@ -103,6 +103,19 @@ describe.each(kinds)('with %s', (_, execArgv) => {
     });
   });
 
+  test('the reply to a handle is an internalMessage for whoever listens', async () => {
+    const server = net.createServer();
+    await listen(server);
+    const child = forkHolder(execArgv);
+    const heard = [];
+    child.send('native', server._handle);
+    child.on('internalMessage', ({ cmd }) => heard.push(cmd));
+    await once(child, 'message');
+    server.close();
+    await end(child);
+    expect(heard).toEqual(['NODE_HANDLE_ACK']);
+  });
+
   test('100 sockets at once all arrive, each once', async () => {
     const child = forkHolder(execArgv);
     const server = net.createServer({ pauseOnConnect: true }, (socket) => {

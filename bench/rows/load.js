@@ -16,11 +16,17 @@ const SECONDS = 3;
  * `{ requests, errors, seconds }`, the errors of the warm-up included. `begin()` is called between
  * the two.
  */
-async function load(port, { kind = 'new-connections', quick, begin }) {
+async function load(port, options) {
+  const result = await knock(port, options);
+  if (result.requests === 0) throw new Error(`no request was answered, ${result.errors} failed`);
+  return result;
+}
+
+/** The same, whether anything is answered or not. */
+async function knock(port, { kind = 'new-connections', quick, begin }) {
   const warmUp = await run('load', [port, WARM_UP_SECONDS, CONCURRENT, kind]);
   await begin?.();
   const result = await run('load', [port, quick ? 1 : SECONDS, CONCURRENT, kind]);
-  if (result.requests === 0) throw new Error(`no request was answered, ${result.errors} failed`);
   return { ...result, errors: warmUp.errors + result.errors };
 }
 
@@ -69,4 +75,4 @@ function dispatched(mode, script) {
   };
 }
 
-module.exports = { dispatched, load };
+module.exports = { dispatched, knock, load };

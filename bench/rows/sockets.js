@@ -5,7 +5,7 @@
 const path = require('node:path');
 const { once } = require('node:events');
 const { both } = require('./both');
-const { dispatched, load } = require('./load');
+const { dispatched, knock, load } = require('./load');
 
 const ANSWER = path.join(__dirname, '..', 'children', 'answer.js');
 
@@ -19,8 +19,11 @@ function handedOn({ bothEnds }) {
     });
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
-    const { requests, errors, seconds } = await load(server.address().port, { quick });
-    return { rate: requests / seconds, lost: errors };
+    let before;
+    const options = { quick, begin: async () => (before = process.cpuUsage()) };
+    const { requests, errors, seconds } = await load(server.address().port, options);
+    const { user, system } = process.cpuUsage(before);
+    return { rate: requests / seconds, lost: errors, cpu: (user + system) / requests };
   };
 }
 
@@ -35,6 +38,26 @@ async function answered({ quick }) {
   return { rate: requests / seconds };
 }
 
+/** What accepting costs Node by itself: the parent closes each connection. */
+async function acceptedAndClosed({ quick }) {
+  const net = require('node:net');
+  let count = 0;
+  const server = net.createServer({ pauseOnConnect: true }, (socket) => {
+    count++;
+    socket.destroy();
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  let before;
+  const begin = async () => {
+    count = 0;
+    before = process.cpuUsage();
+  };
+  await knock(server.address().port, { quick, begin });
+  const { user, system } = process.cpuUsage(before);
+  return { cpu: (user + system) / count };
+}
+
 module.exports = [
   {
     id: 'S11',
@@ -44,6 +67,7 @@ module.exports = [
       'brood both ends': { uses: 'brood', measure: handedOn({ bothEnds: true }) },
       'Rust parent': { measure: dispatched('send', ANSWER) },
       'not handed on': { measure: answered },
+      'accepted and closed': { measure: acceptedAndClosed },
     },
     comparisons: [
       {
@@ -56,6 +80,16 @@ module.exports = [
         limit: 'Rust parent',
         target: '1.4x stock, none lost',
         reached: ({ ratio, lost }) => ratio >= 1.4 && lost.brood === 0,
+      },
+      {
+        id: 'S11',
+        work: "the parent's processor time for one",
+        figure: 'cpu',
+        unit: 'us',
+        better: 'less',
+        limit: 'Rust parent',
+        others: ['accepted and closed'],
+        target: '',
       },
       {
         id: 'S11',

@@ -19,6 +19,7 @@ const REPLY = 2;
 const NOTIFY = 4;
 const REFUSE = 8;
 const ANSWER = 16;
+const UNHEARD = 32;
 
 // What a message may be to the addon besides a message.
 const NO_REPLY = 0;
@@ -133,9 +134,15 @@ class NativeChannel {
     return this.id === 0 || binding.channelPin(this.id);
   }
 
+  // Somebody listens for the peer's replies to handles from here on.
+  hearReplies() {
+    if (this.id !== 0) binding.channelHearReplies(this.id);
+  }
+
   // Sends one message. `fd` is a descriptor to go with it or -1 (the addon duplicates it); `kind` is
-  // ACKNOWLEDGEMENT or REFUSAL for those, which may overtake held messages, or ANSWER for what the
-  // peer has asked for: -ENOBUFS when it has left too much of that unread. Returns the addon's
+  // ACKNOWLEDGEMENT or REFUSAL for those, which may overtake held messages, ANSWER for what the
+  // peer has asked for (-ENOBUFS when it has left too much of that unread), with UNHEARD added for a
+  // handle to which the reply need not become a message. Returns the addon's
   // status; `onsent(error)` is called once the bytes are the kernel's.
   send(message, fd, kind, onsent) {
     // An answer is counted as what it is in the stream.
@@ -239,4 +246,4 @@ class NativeChannel {
   }
 }
 
-module.exports = { ACKNOWLEDGEMENT, ANSWER, FULL, NO_REPLY, NativeChannel, REFUSAL };
+module.exports = { ACKNOWLEDGEMENT, ANSWER, FULL, NO_REPLY, NativeChannel, REFUSAL, UNHEARD };

@@ -62,6 +62,8 @@ struct Entry {
     /// Something was sent since the last read.
     answered: Cell<bool>,
     referenced: Cell<bool>,
+    /// Somebody may listen for the peer's replies to handles.
+    hears_replies: Cell<bool>,
     /// `shutdown` was called: what arrives is dropped, the channel ends with its queue.
     lingering: Cell<bool>,
     /// `send` has asked for a pause that `Drained` will end.
@@ -107,6 +109,7 @@ impl Entry {
             shortages: Cell::new(0),
             answered: Cell::new(false),
             referenced: Cell::new(true),
+            hears_replies: Cell::new(true),
             lingering: Cell::new(false),
             full: Cell::new(false),
             holding: Cell::new(false),

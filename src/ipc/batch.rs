@@ -60,6 +60,7 @@ pub struct Batch {
     pub(crate) handles: Vec<(usize, HandleSlot)>,
     pub(crate) beside: Vec<(usize, Vec<Arrived>)>,
     pub(crate) dispatched: Vec<usize>,
+    pub(crate) only_replies: bool,
     pub(crate) end: ReadEnd,
 }
 
@@ -125,6 +126,12 @@ impl Batch {
     /// [`send_dispatched`](super::Channel::send_dispatched).
     pub fn dispatched(&self) -> &[usize] {
         &self.dispatched
+    }
+
+    /// Whether there is nothing in it but replies to handles that were sent, of which the channel has
+    /// taken note already.
+    pub fn holds_only_replies(&self) -> bool {
+        self.only_replies
     }
 
     /// Takes the handles out. Those left in the batch are closed with it.

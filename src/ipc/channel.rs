@@ -94,6 +94,8 @@ pub struct Channel<T> {
 struct Found {
     handles: Vec<(usize, HandleSlot)>,
     dispatched: Vec<usize>,
+    /// How many messages are replies to our handles.
+    replies: usize,
     /// Something of the queue waits no longer for an acknowledgement.
     released: bool,
 }
@@ -527,6 +529,7 @@ impl<T: Transport> Channel<T> {
         let Found {
             handles,
             dispatched,
+            replies,
             released,
         } = found;
         self.received.messages += frames.len() as u64;
@@ -542,6 +545,7 @@ impl<T: Transport> Channel<T> {
             self.flush();
         }
         Batch {
+            only_replies: replies > 0 && replies == frames.len(),
             frames,
             handles,
             beside,
@@ -783,8 +787,11 @@ impl<T: Transport> Channel<T> {
         let expecting = !self.descriptors.is_empty() || self.queue.awaits_ack();
         let result = self.reader.advance(bytes, expecting, &mut self.controls);
         for (index, control) in self.controls.drain(..) {
-            if control != Control::Handle && self.queue.awaits_dispatchers_ack() {
-                found.dispatched.push(index);
+            if control != Control::Handle {
+                found.replies += 1;
+                if self.queue.awaits_dispatchers_ack() {
+                    found.dispatched.push(index);
+                }
             }
             match control {
                 Control::Handle => {

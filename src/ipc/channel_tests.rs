@@ -385,6 +385,25 @@ fn a_refused_handle_is_sent_again_three_times_and_then_given_up() {
 }
 
 #[test]
+fn a_batch_of_replies_and_nothing_else_is_told_from_others() {
+    let (mut channel, mut peer) = channel();
+    let mut reply_with = |bytes: &[u8]| {
+        give(&mut channel, HANDLE);
+        peer.put(bytes, &[]);
+        let batch = channel.receive(BUDGET);
+        let told = (batch.len(), batch.holds_only_replies());
+        channel.recycle(batch);
+        told
+    };
+    assert_eq!(reply_with(ACK), (1, true));
+    assert_eq!(reply_with(NACK), (1, true));
+    assert_eq!(reply_with(&[ACK, ACK].concat()), (2, true));
+    assert_eq!(reply_with(&[ACK, b"1\n"].concat()), (2, false));
+    assert_eq!(reply_with(b"1\n"), (1, false));
+    assert_eq!(reply_with(b"1"), (0, false));
+}
+
+#[test]
 fn an_acknowledgement_after_retransmissions_ends_them() {
     let (mut channel, mut peer) = channel();
     let (_, probe) = give(&mut channel, HANDLE);

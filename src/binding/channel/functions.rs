@@ -22,6 +22,7 @@ pub const FUNCTIONS: &[Function] = &[
     ("channelBusyPoll", Some(set_busy)),
     ("channelRef", Some(set_ref)),
     ("channelRead", Some(set_reading)),
+    ("channelHearReplies", Some(hear_replies)),
     ("channelIdle", Some(is_idle)),
     ("channelReceiving", Some(is_receiving)),
     ("channelLines", Some(lines)),
@@ -116,6 +117,15 @@ unsafe extern "C" fn set_reading(env: napi_env, info: napi_callback_info) -> nap
         entry.reading.set(value::get_bool(env, reading));
         entry.ring();
         entry.update(&entry.shared.lock());
+    }
+    value::undefined(env)
+}
+
+/// From here on replies to handles are handed over as messages, until a handle is sent `UNHEARD`.
+unsafe extern "C" fn hear_replies(env: napi_env, info: napi_callback_info) -> napi_value {
+    let [id] = value::arguments(env, info);
+    if let Some((_, entry)) = entry_of(env, id) {
+        entry.hears_replies.set(true);
     }
     value::undefined(env)
 }

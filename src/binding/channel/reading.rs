@@ -12,7 +12,7 @@ use crate::binding::memory;
 use crate::binding::relayed::Relayed;
 use crate::binding::value;
 use crate::ipc::pace::Brought;
-use crate::ipc::{ReadEnd, ReceiveError};
+use crate::ipc::{Batch, ReadEnd, ReceiveError};
 use crate::uv::{Readiness, Timer};
 
 /// Bytes read for one readiness event; what is left waits for the next turn, so that a flooding
@@ -104,7 +104,7 @@ impl Entry {
             let end = batch.end();
             messages += batch.len();
             self.stir(environment);
-            if batch.is_empty() {
+            if batch.is_empty() || self.is_for_nobody(&batch) {
                 self.shared.lock().recycle(batch);
             } else {
                 self.deliver(environment, batch);
@@ -131,6 +131,12 @@ impl Entry {
         let bytes = (self.shared.lock().stats().bytes_received - before) as usize;
         self.pace(environment, Brought { messages, bytes });
         end
+    }
+
+    /// Replies to handles are the channel's own business; a call into JavaScript for each socket that
+    /// is handed on would cost as much as handing it on.
+    fn is_for_nobody(&self, batch: &Batch) -> bool {
+        !self.hears_replies.get() && batch.holds_only_replies()
     }
 
     /// Reads for nobody while the rest of the queue is written: a peer that writes the rest of

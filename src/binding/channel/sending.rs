@@ -27,6 +27,7 @@ const REPLY: i32 = 2;
 const NOTIFY: i32 = 4;
 const REFUSE: i32 = 8;
 const ANSWER: i32 = 16;
+const UNHEARD: i32 = 32;
 
 /// Bits of a send's result; the message's number stands above them.
 const PENDING: u64 = 1;
@@ -79,6 +80,9 @@ fn send(
     let flags = value::get_i32(env, flags);
     let mode = mode_of(flags);
     entry.answered.set(true);
+    if handle.is_some() {
+        entry.hears_replies.set(flags & UNHEARD == 0);
+    }
     let mut channel = entry.shared.lock();
     if flags & REPLY != 0 && channel.upgraded().is_some() {
         let result = match flags & REFUSE {
