@@ -220,7 +220,12 @@ function genericNodeError(message, properties) {
 module.exports = {
   AbortError,
   ERR_ACCESS_DENIED,
-  // brood's own: a peer on an IPC channel does not keep to the protocol.
+  // brood's own: a message cannot be read, or a peer does not keep to the protocol.
+  ERR_BROOD_IPC_MESSAGE: errorClass(
+    'ERR_BROOD_IPC_MESSAGE',
+    Error,
+    (why) => `A message was lost: it could not be decoded: ${why}`,
+  ),
   ERR_BROOD_IPC_PROTOCOL: errorClass(
     'ERR_BROOD_IPC_PROTOCOL',
     Error,

@@ -2,11 +2,13 @@
 // Messages between a parent and a child: order, callbacks, return values, states, reference counts.
 
 const { once } = require('node:events');
+const net = require('node:net');
 const { AsyncLocalStorage } = require('node:async_hooks');
 const { fork, spawn } = require('../..');
 const { ROOT, fixture, runNode } = require('../helpers/run');
 const { expectNoLeaks } = require('../helpers/leaks');
 const { isRunning } = require('../helpers/system');
+const { unreadable } = require('../fixtures/unreadable');
 
 async function end(child) {
   if (child.connected) child.disconnect();
@@ -25,6 +27,62 @@ async function echo(values, options) {
   await once(child, 'close');
   return received;
 }
+
+describe('a message that cannot be read is lost, and no other', () => {
+  const stock = { serialization: 'advanced' };
+  const brood = { ...stock, execArgv: ['-r', `${ROOT}/register.js`] };
+  const kinds = [
+    ['a stock child', stock],
+    ['a child under register', brood],
+  ];
+  const forkOne = (options) => fork(fixture('unreadable.js'), options);
+  const message = (child) => new Promise((resolve) => child.once('message', resolve));
+  const close = (child) => new Promise((resolve) => child.once('close', resolve));
+
+  test.each(kinds)('the parent of %s has an error event', async (_, options) => {
+    const child = forkOne(options);
+    const errors = [];
+    child.on('error', ({ code }) => errors.push(code));
+    child.send('report');
+    expect(await message(child)).toEqual([]);
+    await close(child);
+    expect(errors).toEqual(['ERR_BROOD_IPC_MESSAGE']);
+  });
+
+  test.each(kinds)('or a warning if it does not listen, with %s', async (_, options) => {
+    const script = `
+      const { fork } = require(${JSON.stringify(ROOT)});
+      process.on('warning', ({ code }) => console.log(code));
+      const child = fork(${JSON.stringify(fixture('unreadable.js'))}, ${JSON.stringify(options)});
+      child.send('report');
+      child.on('message', (message) => console.log(message));`;
+    const { stdout } = await runNode(['-e', script]);
+    expect(stdout.split('\n').sort()).toEqual(['', 'ERR_BROOD_IPC_MESSAGE', '[]']);
+  });
+
+  test('a child has an uncaught exception, as in Node', async () => {
+    const child = forkOne(brood);
+    child.on('error', () => {});
+    child.send(unreadable());
+    child.send('report');
+    expect(await message(child)).toEqual(['Unable to deserialize cloned data.']);
+    await close(child);
+  });
+
+  test('its handle is closed and does not stop what is behind it', async () => {
+    await expectNoLeaks(async () => {
+      const server = net.createServer().listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      const child = forkOne(brood);
+      child.on('error', () => {});
+      child.send(unreadable(), server);
+      child.send('report');
+      expect(await message(child)).toHaveLength(1);
+      server.close();
+      await close(child);
+    });
+  });
+});
 
 describe.each(['json', 'advanced'])('%s', (serialization) => {
   const stock = { serialization };

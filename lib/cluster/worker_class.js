@@ -26,9 +26,12 @@ function Worker(options) {
 Object.setPrototypeOf(Worker.prototype, StockWorker.prototype);
 Object.setPrototypeOf(Worker, EventEmitter);
 
+// What a worker can bring about by what it says.
+const OF_THE_WORKER = ['ERR_BROOD_IPC_MESSAGE', 'ERR_BROOD_IPC_PROTOCOL'];
+
 /** A worker that breaks the protocol may end itself, never a primary that does not listen. */
 function forwardError(worker, [error, ...details]) {
-  const isOfTheWorker = error?.code === 'ERR_BROOD_IPC_PROTOCOL';
+  const isOfTheWorker = OF_THE_WORKER.includes(error?.code);
   if (isOfTheWorker && worker.listenerCount('error') === 0) {
     process.emitWarning(error.message, { code: error.code });
   } else {

@@ -4,6 +4,7 @@
 // which event each arriving message becomes. Queueing, framing and acknowledgement are the
 // addon's; what handles turn into is handles.js.
 
+const { EventEmitter } = require('node:events');
 const net = require('node:net');
 const { constants } = require('node:os');
 const { deprecate } = require('node:util');
@@ -14,6 +15,7 @@ const {
   NO_REPLY,
   NativeChannel,
   REFUSAL,
+  UNHEARD,
 } = require('./native_channel');
 const { Control } = require('./control');
 const { QUIETLY, isInternal, isAnnouncement } = require('./internal_message');
@@ -24,6 +26,7 @@ const binding = require('../binding');
 const { hasDeprecatedChannel } = require('../node_version');
 const { validateObject } = require('../validators');
 const {
+  ERR_BROOD_IPC_MESSAGE,
   ERR_BROOD_IPC_PROTOCOL,
   ERR_INVALID_ARG_TYPE,
   ERR_INVALID_HANDLE_TYPE,
@@ -37,6 +40,9 @@ const SENDABLE = ['string', 'object', 'number', 'boolean'];
 const EBADF = -constants.errno.EBADF;
 const ENOBUFS = -constants.errno.ENOBUFS;
 const NONE = Object.freeze({ __proto__: null });
+
+// As it is before anybody wraps it.
+const { emit } = EventEmitter.prototype;
 
 const channels = new WeakMap();
 
@@ -111,13 +117,20 @@ class Channel {
 
   #dispatch(message, fd, options, callback) {
     const kind = options.isAnswer === true ? ANSWER : replyKind(message);
-    const status = this.native.send(message, fd, kind, callback);
+    const unheard = fd >= 0 && !this.#hearsReplies() ? UNHEARD : 0;
+    const status = this.native.send(message, fd, kind | unheard, callback);
     if (status >= 0) return (status & FULL) === 0;
     if (kind === ANSWER && status === ENOBUFS) {
       this.cutOff('peer asks on and reads no answer');
       return false;
     }
     return this.#refuse(status, options, callback);
+  }
+
+  // Whether somebody would notice that the reply to a handle is no internalMessage.
+  #hearsReplies() {
+    const { target } = this;
+    return target.listenerCount('internalMessage') > 0 || target.emit !== emit;
   }
 
   // It could not be written; the caller may go on.
@@ -208,18 +221,35 @@ class Channel {
     this.native.readStop();
     process.nextTick(() => {
       try {
-        if (this.target.listenerCount('error') > 0) this.target.emit('error', error);
-        else process.emitWarning(error.message, { code: error.code });
+        this.#report(error);
       } finally {
         this.#finish(true);
       }
     });
   }
 
+  // What the peer has done must not end a process that does not listen.
+  #report(error) {
+    if (this.target.listenerCount('error') > 0) this.target.emit('error', error);
+    else process.emitWarning(error.message, { code: error.code });
+  }
+
+  // One message cannot be read, and those behind it can. A child has it from its own parent: there it
+  // is an uncaught exception, as in Node.
+  #lose(error, handle) {
+    if (handle !== undefined) this.#reply({ cmd: 'NODE_HANDLE_ACK' });
+    handle?.close();
+    process.nextTick(() => {
+      if (this.target === process) throw error;
+      this.#report(new ERR_BROOD_IPC_MESSAGE(error.message));
+    });
+  }
+
   #receive(batch, count, handles, ranges, memory) {
     // What was read before this, in the same go, has ended the channel.
     if (this.native.id === 0) return closeReceived(handles, memory);
-    const { messages, error } = codecs.decode(this.native, batch, count, ranges, memory);
+    const decoded = codecs.decode(this.native, batch, count, ranges, memory);
+    const { messages, unreadable, error } = decoded;
     let nextHandle = 0;
     for (let index = 0; index < messages.length; index++) {
       const message = messages[index];
@@ -229,7 +259,8 @@ class Channel {
         native = fd < 0 ? null : adoptDescriptor(fd);
         nextHandle += 2;
       }
-      this.#deliver(message, native);
+      if (unreadable.has(index)) this.#lose(unreadable.get(index), native);
+      else this.#deliver(message, native);
     }
     if (error !== undefined) {
       closeDescriptors(handles, nextHandle);
@@ -474,7 +505,10 @@ function setupChannel(target, fd, serialization, options = {}) {
     channel.close();
   };
   if (hasDeprecatedChannel) Object.defineProperty(target, '_channel', deprecatedChannel);
-  target.on('newListener', () => process.nextTick(() => channel.flushParked()));
+  target.on('newListener', (event) => {
+    if (event === 'internalMessage') native.hearReplies();
+    process.nextTick(() => channel.flushParked());
+  });
   native.readStart();
   return channel;
 }

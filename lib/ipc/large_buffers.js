@@ -158,6 +158,9 @@ function check(status) {
   throw errnoException(status, 'write');
 }
 
+/** What came beside a message is not what the message says. */
+class Mismatch extends Error {}
+
 /** What came beside one message: descriptors, ArrayBuffers and strings, of which each is used once;
  * of `limit` bytes in all. */
 class Beside {
@@ -168,9 +171,9 @@ class Beside {
 
   #take(index, byteLength) {
     const piece = this.pieces[index] ?? -1;
-    if (piece === -1) throw new Error('a large buffer is missing');
+    if (piece === -1) throw new Mismatch('a large buffer is missing');
     this.left -= byteLength;
-    if (this.left < 0) throw new Error('it is longer than the limit');
+    if (this.left < 0) throw new Mismatch('it is longer than the limit');
     this.pieces[index] = -1;
     return piece;
   }
@@ -180,14 +183,14 @@ class Beside {
     const memory = typeof piece === 'number' ? binding.openSealed(piece, byteLength) : piece;
     if (typeof memory === 'number') throw errnoException(memory, 'mmap');
     if (memory.byteLength !== byteLength) {
-      throw new Error('a large buffer is not of the length it should have');
+      throw new Mismatch('a large buffer is not of the length it should have');
     }
     received.add(memory);
     return memory;
   }
 
   view(kind, index, byteLength) {
-    if (kind >= VIEWS.length) throw new Error('a large buffer is of an unknown kind');
+    if (kind >= VIEWS.length) throw new Mismatch('a large buffer is of an unknown kind');
     const memory = this.#memory(index, byteLength);
     return kind === 0 ? Buffer.from(memory) : new globalThis[VIEWS[kind]](memory);
   }
@@ -195,7 +198,7 @@ class Beside {
   text(index, byteLength) {
     const piece = this.#take(index, byteLength);
     if (typeof piece === 'string') return piece;
-    if (typeof piece !== 'number') throw new Error('a long text is none');
+    if (typeof piece !== 'number') throw new Mismatch('a long text is none');
     const text = binding.openSealedText(piece, byteLength);
     if (typeof text === 'number') throw errnoException(text, 'mmap');
     return text;
@@ -242,6 +245,7 @@ module.exports = {
   Aside,
   Beside,
   LARGEST,
+  Mismatch,
   THRESHOLD,
   areaBuffer,
   blocks,

@@ -6,7 +6,7 @@
 
 const v8 = require('node:v8');
 const binding = require('../binding');
-const { Aside, Beside, THRESHOLD, blocks, closeAll } = require('./large_buffers');
+const { Aside, Beside, Mismatch, THRESHOLD, blocks, closeAll } = require('./large_buffers');
 const { plainText } = require('./plain_message');
 const { ERR_INVALID_ARG_VALUE } = require('../errors');
 
@@ -22,6 +22,8 @@ const HOST_OBJECT = Buffer.from('\\');
 
 // A bit of a channel's features.
 const SHARED_MEMORY = 2;
+
+const NONE = new Map();
 
 class Serializer extends v8.DefaultSerializer {
   // What structured clone cannot carry (native handles, say) goes the way JSON would send it: as
@@ -187,10 +189,12 @@ function transmit(id, encoded, fd, flags) {
 }
 
 // What the addon has received in one go: text, which may be too long for one string, or bytes with
-// the place of each message.
+// the place of each message. Returns `{ messages, error, unreadable }`: what follows a message that
+// breaks the protocol, by `error`, is not decoded; of one that is merely unreadable to this V8 the
+// error stands in the map, by its index.
 function decode(native, batch, count, ranges, memory) {
   if (typeof batch === 'string') return decodeText(native.id, batch, count);
-  if (batch === undefined) return decodeEach(binding.channelLines(native.id), JSON.parse);
+  if (batch === undefined) return decodeEach(binding.channelLines(native.id), JSON.parse, isNever);
   return decodeValues(batch, count, ranges, memory, native.maxMessageSize);
 }
 
@@ -199,11 +203,11 @@ function decode(native, batch, count, ranges, memory) {
 function decodeText(id, batch, count) {
   try {
     const messages = JSON.parse(batch);
-    if (messages.length === count) return { messages };
+    if (messages.length === count) return { messages, unreadable: NONE };
   } catch {
     // Fall through: some line is not JSON.
   }
-  return decodeEach(binding.channelLines(id), JSON.parse);
+  return decodeEach(binding.channelLines(id), JSON.parse, isNever);
 }
 
 // `batch` is one Buffer, `ranges` the start and end of each message in it, `memory` what came beside
@@ -213,15 +217,15 @@ function decodeValues(batch, count, ranges, memory, limit) {
     batch.subarray(ranges[2 * index], ranges[2 * index + 1]),
   );
   if (memory === undefined) {
-    return decodeEach(frames, (bytes) => readValue(new Deserializer(bytes)));
+    return decodeEach(frames, (bytes) => readValue(new Deserializer(bytes)), isUnreadableValue);
   }
   const pieces = new Map();
   for (let i = 0; i < memory.length; i += 2) pieces.set(memory[i], memory[i + 1]);
   blocks.start();
   try {
-    return decodeEach(frames, (bytes, index) =>
-      readValue(new LargeDeserializer(bytes, new Beside(pieces.get(index) ?? [], limit))),
-    );
+    const read = (bytes, index) =>
+      readValue(new LargeDeserializer(bytes, new Beside(pieces.get(index) ?? [], limit)));
+    return decodeEach(frames, read, isUnreadableValue);
   } finally {
     closePieces(memory);
   }
@@ -235,17 +239,27 @@ function readValue(deserializer) {
   return isJson ? JSON.parse(text) : text;
 }
 
-function decodeEach(frames, decodeOne) {
+function decodeEach(frames, decodeOne, isUnreadable) {
   const messages = [];
+  const unreadable = new Map();
   for (let index = 0; index < frames.length; index++) {
     try {
       messages.push(decodeOne(frames[index], index));
     } catch (error) {
-      return { messages, error };
+      if (!isUnreadable(error)) return { messages, unreadable, error };
+      unreadable.set(messages.push(undefined) - 1, error);
     }
   }
-  return { messages };
+  return { messages, unreadable };
 }
+
+// Whether it is the value that this V8 or Node does not know, for one of another version has written
+// it: an error with a cause, say, that Node 20 has sent to Node 22.
+function isUnreadableValue(error) {
+  return !(error instanceof Mismatch || error instanceof SyntaxError || error.errno !== undefined);
+}
+
+const isNever = () => false;
 
 // Closes what of `memory` no message has taken.
 function closePieces(memory) {
