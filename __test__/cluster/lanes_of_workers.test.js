@@ -134,6 +134,16 @@ test('a worker that loses its lane is served as a stock one', async () => {
   expect(lanes(cluster)).toEqual([false]);
 });
 
+test.each([
+  ['is sent away', (worker) => worker.disconnect()],
+  ['leaves by itself', (worker) => worker.send('leave')],
+])('a worker that %s while its lane is on the way ends as it would without', async (_, act) => {
+  const { cluster } = startCluster({ exec: fixture('leaves.js') });
+  const worker = cluster.fork();
+  act(worker);
+  expect(await once(worker, 'exit')).toEqual([0, null]);
+});
+
 test('so is one that its lane has never reached', async () => {
   const { cluster, fork } = startCluster({
     execArgv: ['-r', fixture('misses-lane.js')],

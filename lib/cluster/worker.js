@@ -19,7 +19,17 @@ function tell(fields) {
 
 function onInternalMessage(message, handle) {
   current = message;
+  if (message.cmd === 'NODE_HANDLE' && !process.channel) refuseLate(message, handle);
   if (message.cmd === 'NODE_BROOD' && message.act === 'lane') openLane(handle);
+}
+
+/**
+ * A handle, the lane as a rule, that came after this process has hung up. Node's own listener, which is
+ * next, would acknowledge it on the closed channel, and that is an assertion error.
+ */
+function refuseLate(message, handle) {
+  message.cmd = 'NODE_HANDLE_LATE';
+  handle?.close();
 }
 
 /** The lane's socket has come as a handle of Node's; the addon reads it, not the event loop. */
