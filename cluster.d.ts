@@ -1,7 +1,16 @@
 // The types of `brood/cluster`, which is brood's `cluster` by itself.
 
-import type { BroodCluster } from './index.js';
+import type * as brood from './index.js';
 
-declare const cluster: BroodCluster;
+declare const cluster: brood.BroodCluster;
+
+declare namespace cluster {
+  export type BroodCluster = brood.BroodCluster;
+  export type BroodClusterSettings = brood.BroodClusterSettings;
+  export type ListenRequest = brood.ListenRequest;
+  export type ListeningSocket = brood.ListeningSocket;
+  export type SchedulingPolicy = brood.SchedulingPolicy;
+  export type WorkerStats = brood.WorkerStats;
+}
 
 export = cluster;

@@ -295,6 +295,8 @@ export interface ClusterAdditions {
 declare module 'node:cluster' {
   interface ClusterSettings extends BroodClusterSettings {}
 
+  interface Cluster extends ClusterAdditions {}
+
   interface Worker {
     /** In the primary: how many connections the worker gets compared with others, 1 to 65535. */
     weight: number;

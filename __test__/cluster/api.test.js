@@ -197,11 +197,12 @@ test('brood/cluster is the same object by require and by import', async () => {
   fs.writeFileSync(
     file,
     `import { createRequire } from 'node:module';
-     import cluster, { fork, SCHED_STICKY, stats } from ${JSON.stringify(`${ROOT}/cluster.mjs`)};
+     import cluster, { fork, schedulingPolicy, SCHED_STICKY, settings, stats } from ${JSON.stringify(`${ROOT}/cluster.mjs`)};
      const brood = createRequire(import.meta.url)(${JSON.stringify(ROOT)});
-     console.log(cluster === brood.cluster, fork === cluster.fork, SCHED_STICKY, stats().length);`,
+     console.log(cluster === brood.cluster, fork === cluster.fork, SCHED_STICKY, stats().length,
+       schedulingPolicy, settings === cluster.settings);`,
   );
-  expect((await runNode([file])).stdout).toBe('true true 6 0\n');
+  expect((await runNode([file])).stdout).toBe('true true 6 0 2 true\n');
 });
 
 test('under register there is one cluster, whichever way it is had', async () => {

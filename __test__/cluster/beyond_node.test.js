@@ -3,6 +3,7 @@
 // that change while connections come.
 
 const { once } = require('node:events');
+const path = require('node:path');
 const net = require('node:net');
 const {
   REGISTER,
@@ -129,6 +130,20 @@ test('a broadcast to workers of both serializations', async () => {
   for (const answer of answers) expect(await answer).toEqual([{ id: 7, result: [] }, undefined]);
 });
 
+test('a broadcast that one serialization cannot carry reaches nobody', async () => {
+  const { cluster, fork } = startCluster({ serialization: 'advanced' });
+  const worker = await fork();
+  cluster.setupPrimary({ serialization: 'json' });
+  await fork();
+  const received = [];
+  worker.on('message', (message) => received.push(message));
+  expect(() => cluster.broadcast({ id: 7, what: 'environment', with: { names: [1n] } })).toThrow(
+    /BigInt/,
+  );
+  await ask(worker, 'environment', { names: [] });
+  expect(received).toHaveLength(1);
+});
+
 test.each([
   [undefined, 'ERR_MISSING_ARGS'],
   [() => {}, 'ERR_INVALID_ARG_TYPE'],
@@ -139,6 +154,21 @@ test.each([
   const worker = await fork();
   expect(() => worker.send(message)).toThrow(expect.objectContaining({ code }));
   expect(() => cluster.broadcast(message)).toThrow(expect.objectContaining({ code }));
+});
+
+test('a policy that is set by name is read as a number, as Node has it', () => {
+  const { cluster } = startCluster();
+  cluster.schedulingPolicy = 'sticky';
+  expect(cluster.schedulingPolicy).toBe(cluster.SCHED_STICKY);
+});
+
+test('nobody has counted what a worker accepts by itself', async () => {
+  const { cluster, fork } = startCluster({ policy: 'none', execArgv: REGISTER });
+  const worker = await fork();
+  expect(cluster.stats()[0]).toMatchObject({ lane: true, accepted: 0 });
+  await ask(worker, 'listen', { at: { port: 0 } });
+  const uncounted = { accepted: null, inFlight: null, waiting: null, handedBack: null };
+  expect(cluster.stats()[0]).toMatchObject({ lane: true, ...uncounted });
 });
 
 test('setScheduler changes one port, or all, now and for those to come', async () => {
@@ -164,8 +194,9 @@ test('the scheduling setting gives single ports and paths a policy', async () =>
   const worker = await fork();
   await ask(worker, 'listen', { name: 'a', at: { port: 0 } });
   await ask(worker, 'listen', { name: 'b', at: { path: 'here.sock' } });
-  const policies = cluster.listeningSockets().map(({ policy }) => policy);
-  expect(policies).toEqual(['power-of-two', 'rr-strict']);
+  const sockets = cluster.listeningSockets();
+  expect(sockets.map(({ policy }) => policy)).toEqual(['power-of-two', 'rr-strict']);
+  expect(sockets[1]).toMatchObject({ address: path.resolve('here.sock'), port: null });
   await ask(worker, 'close', { name: 'b' });
 });
 
@@ -174,6 +205,9 @@ test.each([
   ['a number that is none', (cluster) => cluster.setScheduler(7)],
   ["the system's choice", (cluster) => cluster.setScheduler('none')],
   ['in the settings', (cluster) => cluster.setupPrimary({ scheduling: { 80: 'fair' } })],
+  ['one for two places', (cluster) => cluster.setScheduler('rr', { port: 80, path: '/a' })],
+  ['one for an empty path', (cluster) => cluster.setScheduler('rr', { path: '' })],
+  ['one for a port in words', (cluster) => cluster.setupPrimary({ activation: { a: '80' } })],
 ])('%s is no policy', (_, use) => {
   const { cluster } = startCluster();
   expect(() => use(cluster)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_ARG_VALUE' }));
@@ -184,6 +218,8 @@ test.each([
   ['nothing', (cluster) => cluster.setScheduler('rr', {})],
   ['a symbol', (cluster) => cluster.setScheduler('rr', { port: Symbol('port') })],
   ['in the settings', (cluster) => cluster.setupPrimary({ scheduling: { 65536: 'rr' } })],
+  ['a negative one', (cluster) => cluster.setupPrimary({ scheduling: { '-1': 'rr' } })],
+  ['an empty word', (cluster) => cluster.setupPrimary({ scheduling: { '': 'rr' } })],
 ])('%s is no port', (_, use) => {
   const { cluster } = startCluster();
   expect(() => use(cluster)).toThrow(expect.objectContaining({ code: 'ERR_SOCKET_BAD_PORT' }));

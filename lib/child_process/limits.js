@@ -45,7 +45,10 @@ function rlimit(resource, value, name) {
 }
 
 function cpuAffinity(value, name) {
-  validateArray(value, name, 1);
+  validateArray(value, name);
+  if (value.length === 0) {
+    throw new ERR_INVALID_ARG_VALUE(name, value, 'must name at least one processor');
+  }
   value.forEach((cpu, i) => validateInteger(cpu, `${name}[${i}]`, 0, HIGHEST_CPU));
   return value.slice();
 }

@@ -7,7 +7,8 @@ const net = require('node:net');
 const path = require('node:path');
 const binding = require('../binding');
 const { debug } = require('../debug');
-const { ERR_INVALID_ARG_TYPE } = require('../errors');
+const { ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE } = require('../errors');
+const { looksLikePort } = require('./scheduling');
 const { validateInteger, validateObject, validateString } = require('../validators');
 
 const FIRST_FD = 3;
@@ -45,9 +46,14 @@ function claim() {
     if (binding.closeOnExec(fd) === EBADF) break;
     const socket = describe(fd);
     if (socket !== null) sockets.push({ ...socket, fd, name: names[i], given: false });
-    debug('passed as %d, %s: %s', fd, names[i], socket?.path ?? socket?.address ?? 'no use for it');
+    debug('passed as %d, %s: %s', fd, names[i], inWords(socket));
   }
   return sockets;
+}
+
+function inWords(socket) {
+  if (socket === null) return 'no use for it';
+  return socket.path ?? `${socket.kind} ${socket.address} port ${socket.port}`;
 }
 
 /** What can serve requests: a listening socket, or one for datagrams. */
@@ -75,12 +81,15 @@ function nameActivated(map) {
 }
 
 function targetOf(target, argument) {
-  if (typeof target === 'string') return { path: absolute(target) };
+  if (typeof target === 'string') {
+    if (!looksLikePort(target)) return { path: absolute(target) };
+    throw new ERR_INVALID_ARG_VALUE(argument, target, 'must be a path, or a port as a number');
+  }
   if (typeof target === 'number') return targetOf({ port: target }, argument);
   if (target === null || typeof target !== 'object') {
     throw new ERR_INVALID_ARG_TYPE(argument, ['number', 'string', 'Object'], target);
   }
-  validateInteger(target.port, `${argument}.port`, 0, MAX_PORT);
+  validateInteger(target.port, `${argument}.port`, 1, MAX_PORT);
   if (target.address === undefined) return { port: target.port };
   validateString(target.address, `${argument}.address`);
   return { port: target.port, address: canonical(target.address) };
@@ -106,6 +115,7 @@ function takeActivated(request) {
   if (socket === undefined || isInUse(socket)) return undefined;
   const duplicate = binding.duplicateDescriptor(socket.fd);
   if (duplicate < 0) return undefined;
+  debug('what was passed as %d serves a request for %o', socket.fd, wanted);
   socket.given = true;
   return duplicate;
 }

@@ -11,6 +11,8 @@ class DispatchedListener {
   data = undefined;
   // What the schedulers' settings call it.
   place = undefined;
+  // Of a Unix socket.
+  path = undefined;
   #workers = new Set();
   // Workers with a lane that have not yet said that they know this listener.
   #unready = new Set();

@@ -72,6 +72,7 @@ class Listeners {
     const at = place(message);
     const listener = newListener(key, request, this.#policyFor(at));
     listener.place = at;
+    listener.path = message.port === -1 ? at : undefined;
     this.#all.add(listener);
     return listener;
   }
@@ -127,6 +128,12 @@ class Listeners {
     return [...this.#all].some((listener) => listener.has(link));
   }
 
+  /** Whether a worker accepts connections from a socket that all workers have. */
+  sharesSocket(link) {
+    const isShared = (one) => one instanceof SharedListener && !isDatagram(one.request);
+    return [...this.#all].some((listener) => isShared(listener) && listener.has(link));
+  }
+
   #remove(listener, link, hasCrashed) {
     if (!listener.remove(link) || !listener.isEmpty) return;
     const grace = this.#settings().listenerGrace ?? DEFAULT_GRACE_MS;
@@ -180,7 +187,8 @@ class Listeners {
     const stats = dispatcher.listenerStats();
     return [...this.#all].map((listener) => {
       const { address, port, workers, accepted, waiting } = listener.describe(stats);
-      return { address, port, policy: policyName(listener.policy), workers, accepted, waiting };
+      const policy = policyName(listener.policy);
+      return { address: listener.path ?? address, port, policy, workers, accepted, waiting };
     });
   }
 }

@@ -10,7 +10,7 @@ const { Link } = require('./link');
 const { Listeners } = require('./listeners');
 const { normalized, requestOf } = require('./messages');
 const { POLICIES } = require('./policies');
-const { policyNumber, userPlace } = require('./scheduling');
+const { CHANGEABLE, policyNumber, userPlace } = require('./scheduling');
 const { mergeSettings } = require('./settings');
 const { collect } = require('./stats');
 const { Worker, links } = require('./worker_class');
@@ -194,10 +194,15 @@ class Primary {
   }
 
   #onLaneMessage(link, { act, version, listener }) {
-    // A worker that listens already does so without knowing which listener is which.
-    if (act === 'lane' && !this.#listeners.has(link)) link.offerLane(version);
+    if (act === 'lane') this.#offerLane(link, version);
     else if (act === 'ready') this.#listeners.ready(link, listener);
     else if (act === 'no-lane' && link.hasLane) this.#dropLane(link);
+  }
+
+  #offerLane(link, version) {
+    const { exitedAfterDisconnect } = link.worker;
+    // A worker that listens already does so without knowing which listener is which.
+    if (!exitedAfterDisconnect && !this.#listeners.has(link)) link.offerLane(version);
   }
 
   #dropLane(link) {
@@ -206,7 +211,7 @@ class Primary {
   }
 
   stats() {
-    return collect(this.#links());
+    return collect(this.#links(), (link) => this.#listeners.sharesSocket(link));
   }
 
   listeningSockets() {
@@ -218,28 +223,25 @@ class Primary {
     return workers.map((worker) => links.get(worker)).filter((link) => link !== undefined);
   }
 
-  // Serialised once for each codec in use, which is one unless the settings have changed meanwhile.
+  // Serialised once for each codec in use, which is one unless the settings have changed meanwhile,
+  // and for all of them before anybody gets it.
   broadcast(message) {
     checkMessage(message);
-    const encoded = new Map();
-    let reached = 0;
-    for (const { worker } of this.#links()) {
-      if (!worker.isConnected()) continue;
-      const channel = channelOf(worker.process);
-      const { codec } = channel.native;
-      if (!encoded.has(codec)) encoded.set(codec, codec.encode(message));
-      if (channel.writeEncoded(encoded.get(codec))) reached++;
-    }
-    return reached;
+    const connected = this.#links().filter(({ worker }) => worker.isConnected());
+    const channels = connected.map(({ worker }) => channelOf(worker.process));
+    const codecs = new Set(channels.map(({ native }) => native.codec));
+    const encoded = new Map(Array.from(codecs, (codec) => [codec, codec.encode(message)]));
+    const write = (channel) => channel.writeEncoded(encoded.get(channel.native.codec));
+    return channels.filter(write).length;
   }
 
   // For all listeners, or for those at one port or path, now and in future.
   setScheduler(policy, at) {
-    const number = policyNumber(policy, 'policy');
-    if (number === POLICIES.SCHED_NONE) {
+    if (policy === 'none' || policy === POLICIES.SCHED_NONE) {
       const reason = 'is settled when a socket is bound: use the scheduling setting';
       throw new ERR_INVALID_ARG_VALUE('policy', policy, reason);
     }
+    const number = policyNumber(policy, 'policy', CHANGEABLE);
     if (at === undefined) {
       this.#cluster.schedulingPolicy = number;
       this.#listeners.setPolicy(number);

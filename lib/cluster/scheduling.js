@@ -8,12 +8,14 @@ const { NUMBERS } = require('./policies');
 
 const NAMES = Object.fromEntries(Object.entries(NUMBERS).map(([name, number]) => [number, name]));
 
-/** The number of a policy given by number or name; throws for anything else. */
-function policyNumber(policy, argument) {
-  if (typeof policy === 'string' && Object.hasOwn(NUMBERS, policy)) return NUMBERS[policy];
-  if (typeof policy === 'number' && Object.hasOwn(NAMES, policy)) return policy;
-  const known = Object.keys(NUMBERS).join("', '");
-  throw new ERR_INVALID_ARG_VALUE(argument, policy, `must be one of: '${known}'`);
+// Those that a listener may change to.
+const CHANGEABLE = Object.keys(NUMBERS).filter((name) => name !== 'none');
+
+/** The number of a policy given by number or name; throws for what is none of `known`. */
+function policyNumber(policy, argument, known = Object.keys(NUMBERS)) {
+  const name = typeof policy === 'number' ? NAMES[policy] : policy;
+  if (known.includes(name)) return NUMBERS[name];
+  throw new ERR_INVALID_ARG_VALUE(argument, policy, `must be one of: '${known.join("', '")}'`);
 }
 
 function policyName(number) {
@@ -30,8 +32,21 @@ function place({ fd, port, address }) {
 function userPlace(at) {
   validateObject(at, 'at');
   if (at.path === undefined) return place({ port: validatePort(at.port, 'at.port') });
-  validateString(at.path, 'at.path');
-  return place({ port: -1, address: at.path });
+  if (at.port !== undefined) {
+    throw new ERR_INVALID_ARG_VALUE('at', at, 'must have a port or a path, not both');
+  }
+  return place({ port: -1, address: validateSocketPath(at.path, 'at.path') });
+}
+
+function validateSocketPath(socketPath, argument) {
+  validateString(socketPath, argument);
+  if (socketPath === '') throw new ERR_INVALID_ARG_VALUE(argument, socketPath, 'must be a path');
+  return socketPath;
+}
+
+/** Whether a word is meant for a port, for nobody calls a socket so: `8080`, `-1`, `0x50`, `80.5`. */
+function looksLikePort(word) {
+  return word === '' || !Number.isNaN(Number(word));
 }
 
 /** Map of place -> number from an object of place -> policy; throws when it is not one. */
@@ -41,11 +56,19 @@ function policyTable(scheduling, argument) {
   validateObject(scheduling, argument);
   for (const [key, policy] of Object.entries(scheduling)) {
     const name = `${argument}['${key}']`;
-    const isPort = /^\d+$/.test(key);
+    const isPort = looksLikePort(key);
     const at = place(isPort ? { port: validatePort(key, name) } : { port: -1, address: key });
     table.set(at, policyNumber(policy, name));
   }
   return table;
 }
 
-module.exports = { place, policyName, policyNumber, policyTable, userPlace };
+module.exports = {
+  CHANGEABLE,
+  looksLikePort,
+  place,
+  policyName,
+  policyNumber,
+  policyTable,
+  userPlace,
+};

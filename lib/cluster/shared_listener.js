@@ -10,6 +10,8 @@ class SharedListener {
   data = undefined;
   // What the schedulers' settings call it.
   place = undefined;
+  // Of a Unix socket.
+  path = undefined;
   #workers = new Set();
   #handle = null;
   #errno = 0;

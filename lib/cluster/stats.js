@@ -4,14 +4,8 @@
 const fs = require('node:fs');
 const dispatcher = require('./dispatcher');
 
-const UNKNOWN = {
-  lane: false,
-  accepted: null,
-  inFlight: null,
-  waiting: null,
-  handedBack: null,
-  eventLoopUtilization: null,
-};
+const UNCOUNTED = { accepted: null, inFlight: null, waiting: null, handedBack: null };
+const UNKNOWN = { lane: false, ...UNCOUNTED, eventLoopUtilization: null };
 
 /** Bytes of memory the process occupies (its resident set). */
 function memoryOf(pid) {
@@ -25,7 +19,7 @@ function memoryOf(pid) {
   return kilobytes === null ? null : Number(kilobytes[1]) * 1024;
 }
 
-function statsOf(link, known) {
+function statsOf(link, known, sharesSocket) {
   const { worker } = link;
   const { pid } = worker.process;
   return {
@@ -35,14 +29,16 @@ function statsOf(link, known) {
     weight: link.weight,
     draining: link.draining,
     ...(known.get(link.id) ?? UNKNOWN),
+    // What the operating system has handed out nobody has counted.
+    ...(sharesSocket ? UNCOUNTED : {}),
     memory: pid === undefined || worker.isDead() ? null : memoryOf(pid),
   };
 }
 
-/** One object for each of `links`. */
-function collect(links) {
+/** One object for each of `links`; `sharesSocket(link)`: it accepts without the dispatcher. */
+function collect(links, sharesSocket) {
   const known = dispatcher.workerStats();
-  return links.map((link) => statsOf(link, known));
+  return links.map((link) => statsOf(link, known, sharesSocket(link)));
 }
 
 module.exports = { collect };
