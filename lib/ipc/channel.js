@@ -237,6 +237,7 @@ class Channel {
   // One message cannot be read, and those behind it can. A child has it from its own parent: there it
   // is an uncaught exception, as in Node.
   #lose(error, handle) {
+    if (this.#drops(handle)) return;
     if (handle !== undefined) this.#reply({ cmd: 'NODE_HANDLE_ACK' });
     handle?.close();
     process.nextTick(() => {
