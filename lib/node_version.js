@@ -27,9 +27,6 @@ module.exports = {
     return (strictConstructorNames ??= describesNamelessAsObject());
   },
 
-  // Node 24 reworded the message about arrays that are too short.
-  arrayLengthWording: major >= 24 ? 'must have a length of at least' : 'must be longer than',
-
   // Node 24 warns (DEP0190) when arguments are given together with a shell.
   warnsOnShellArguments: major >= 24,
 

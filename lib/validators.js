@@ -11,7 +11,7 @@ const {
   ERR_SOCKET_BAD_PORT,
   ERR_UNKNOWN_SIGNAL,
 } = require('./errors');
-const { arrayLengthWording, generalNumericValidators } = require('./node_version');
+const { generalNumericValidators } = require('./node_version');
 
 let signals;
 let signalNames;
@@ -42,11 +42,8 @@ function validateObject(value, name) {
   }
 }
 
-function validateArray(value, name, minLength = 0) {
+function validateArray(value, name) {
   if (!Array.isArray(value)) throw new ERR_INVALID_ARG_TYPE(name, 'Array', value);
-  if (value.length < minLength) {
-    throw new ERR_INVALID_ARG_VALUE(name, value, `${arrayLengthWording} ${minLength}`);
-  }
 }
 
 function validateNumber(value, name, min, max) {

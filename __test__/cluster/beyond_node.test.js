@@ -3,8 +3,8 @@
 // that change while connections come.
 
 const { once } = require('node:events');
-const path = require('node:path');
 const net = require('node:net');
+const path = require('node:path');
 const {
   REGISTER,
   WORKERS,
@@ -223,6 +223,13 @@ test.each([
 ])('%s is no port', (_, use) => {
   const { cluster } = startCluster();
   expect(() => use(cluster)).toThrow(expect.objectContaining({ code: 'ERR_SOCKET_BAD_PORT' }));
+});
+
+test('what was passed cannot stand for any port', () => {
+  const { cluster } = startCluster();
+  expect(() => cluster.setupPrimary({ activation: { web: 0 } })).toThrow(
+    expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }),
+  );
 });
 
 test.each([0, 65536, 1.5])('weight %p is out of range', async (weight) => {

@@ -7,6 +7,7 @@ const dgram = require('node:dgram');
 const http = require('node:http');
 const net = require('node:net');
 const tls = require('node:tls');
+const { createHook } = require('node:async_hooks');
 const { once } = require('node:events');
 const { fork } = require('../..');
 const { ROOT, fixture } = require('../helpers/run');
@@ -85,6 +86,26 @@ test('a TLS connection cannot be sent, and stays what it is', async () => {
   expect(secured._handle).not.toBe(null);
   secured.destroy();
   client.destroy();
+  server.close();
+  await end(child);
+});
+
+test('the reply to a handle does not enter JavaScript where nobody listens for it', async () => {
+  const server = net.createServer();
+  await listen(server);
+  const channels = new Set();
+  let entered = 0;
+  const hook = createHook({
+    init: (asyncId, type) => type === 'PIPEWRAP' && channels.add(asyncId),
+    before: (asyncId) => (entered += channels.has(asyncId)),
+  }).enable();
+  const child = fork(fixture('holder.js'), { upgrade: false });
+  // The second waits for the reply to the first, which therefore comes alone.
+  child.send('nothing', server._handle);
+  child.send('native', server._handle);
+  await once(child, 'message');
+  hook.disable();
+  expect(entered).toBe(1);
   server.close();
   await end(child);
 });

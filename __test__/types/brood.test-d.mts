@@ -18,7 +18,8 @@ import {
   spawn,
   spawnSync,
 } from '../../index.js';
-import clusterAlone, { setupPrimary, stats } from '../../cluster.js';
+import stockCluster from 'node:cluster';
+import clusterAlone, { setupPrimary, stats, type WorkerStats } from '../../cluster.js';
 import type {
   BroodCluster,
   BroodOptions,
@@ -91,6 +92,9 @@ setupPrimary({ silent: true, activation: { web: 8080 }, maxMessageSize: 1 << 20 
 setupPrimary({ background: true });
 cluster.schedulingPolicy = 'least-connections';
 export const policy: number = cluster.schedulingPolicy;
+export const known: WorkerStats[] = stats();
+// Under register.
+export const registered: WorkerStats[] = stockCluster.stats();
 cluster.setScheduler('power-of-two', { path: '/run/a.sock' });
 // @ts-expect-error the operating system's choice is settled when a socket is bound
 cluster.setScheduler('none');

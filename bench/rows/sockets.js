@@ -4,7 +4,7 @@
 
 const path = require('node:path');
 const { once } = require('node:events');
-const { both } = require('./both');
+const { both, cpuSince } = require('./both');
 const { dispatched, knock, load } = require('./load');
 
 const ANSWER = path.join(__dirname, '..', 'children', 'answer.js');
@@ -20,10 +20,9 @@ function handedOn({ bothEnds }) {
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
     let before;
-    const options = { quick, begin: async () => (before = process.cpuUsage()) };
-    const { requests, errors, seconds } = await load(server.address().port, options);
-    const { user, system } = process.cpuUsage(before);
-    return { rate: requests / seconds, lost: errors, cpu: (user + system) / requests };
+    const begin = () => (before = process.cpuUsage());
+    const { requests, errors, seconds } = await load(server.address().port, { quick, begin });
+    return { rate: requests / seconds, lost: errors, cpu: cpuSince(before) / requests };
   };
 }
 
@@ -49,13 +48,12 @@ async function acceptedAndClosed({ quick }) {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   let before;
-  const begin = async () => {
+  const begin = () => {
     count = 0;
     before = process.cpuUsage();
   };
   await knock(server.address().port, { quick, begin });
-  const { user, system } = process.cpuUsage(before);
-  return { cpu: (user + system) / count };
+  return { cpu: cpuSince(before) / count };
 }
 
 module.exports = [

@@ -4,11 +4,10 @@
 // here; what is done with it is the listener's business.
 
 const net = require('node:net');
-const path = require('node:path');
 const binding = require('../binding');
 const { debug } = require('../debug');
 const { ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE } = require('../errors');
-const { looksLikePort } = require('./scheduling');
+const { absolute, looksLikePort } = require('./scheduling');
 const { validateInteger, validateObject, validateString } = require('../validators');
 
 const FIRST_FD = 3;
@@ -174,11 +173,6 @@ function canonical(address) {
   return family === 0
     ? address
     : new net.SocketAddress({ address, family: `ipv${family}` }).address;
-}
-
-/** Names in the abstract namespace, which begin with a NUL, are no paths. */
-function absolute(unixPath) {
-  return unixPath.startsWith('\0') ? unixPath : path.resolve(unixPath);
 }
 
 module.exports = { claimActivated, nameActivated, takeActivated };

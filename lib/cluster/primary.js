@@ -194,15 +194,10 @@ class Primary {
   }
 
   #onLaneMessage(link, { act, version, listener }) {
-    if (act === 'lane') this.#offerLane(link, version);
+    // A worker that listens already does so without knowing which listener is which.
+    if (act === 'lane' && !this.#listeners.has(link)) link.offerLane(version);
     else if (act === 'ready') this.#listeners.ready(link, listener);
     else if (act === 'no-lane' && link.hasLane) this.#dropLane(link);
-  }
-
-  #offerLane(link, version) {
-    const { exitedAfterDisconnect } = link.worker;
-    // A worker that listens already does so without knowing which listener is which.
-    if (!exitedAfterDisconnect && !this.#listeners.has(link)) link.offerLane(version);
   }
 
   #dropLane(link) {

@@ -25,7 +25,12 @@ function policyName(number) {
 /** What a listener is called here: its port, or its absolute path. */
 function place({ fd, port, address }) {
   if (fd !== undefined) return `descriptor ${fd}`;
-  return port === -1 ? path.resolve(address) : String(port);
+  return port === -1 ? absolute(address) : String(port);
+}
+
+/** Names in the abstract namespace, which begin with a NUL, are no paths. */
+function absolute(unixPath) {
+  return unixPath.startsWith('\0') ? unixPath : path.resolve(unixPath);
 }
 
 /** The place a user means by { port } or { path }. */
@@ -65,6 +70,7 @@ function policyTable(scheduling, argument) {
 
 module.exports = {
   CHANGEABLE,
+  absolute,
   looksLikePort,
   place,
   policyName,

@@ -260,7 +260,7 @@ class Channel {
         native = fd < 0 ? null : adoptDescriptor(fd);
         nextHandle += 2;
       }
-      if (unreadable.has(index)) this.#lose(unreadable.get(index), native);
+      if (unreadable?.has(index)) this.#lose(unreadable.get(index), native);
       else this.#deliver(message, native);
     }
     if (error !== undefined) {

@@ -142,8 +142,8 @@ class NativeChannel {
   // Sends one message. `fd` is a descriptor to go with it or -1 (the addon duplicates it); `kind` is
   // ACKNOWLEDGEMENT or REFUSAL for those, which may overtake held messages, ANSWER for what the
   // peer has asked for (-ENOBUFS when it has left too much of that unread), with UNHEARD added for a
-  // handle to which the reply need not become a message. Returns the addon's
-  // status; `onsent(error)` is called once the bytes are the kernel's.
+  // handle to which the reply need not become a message. Returns the addon's status; `onsent(error)`
+  // is called once the bytes are the kernel's.
   send(message, fd, kind, onsent) {
     // An answer is counted as what it is in the stream.
     const isPlain = this.features === null || fd >= 0 || kind === ANSWER;

@@ -23,8 +23,6 @@ const HOST_OBJECT = Buffer.from('\\');
 // A bit of a channel's features.
 const SHARED_MEMORY = 2;
 
-const NONE = new Map();
-
 class Serializer extends v8.DefaultSerializer {
   // What structured clone cannot carry (native handles, say) goes the way JSON would send it: as
   // an object of its own enumerable properties.
@@ -194,7 +192,7 @@ function transmit(id, encoded, fd, flags) {
 // error stands in the map, by its index.
 function decode(native, batch, count, ranges, memory) {
   if (typeof batch === 'string') return decodeText(native.id, batch, count);
-  if (batch === undefined) return decodeEach(binding.channelLines(native.id), JSON.parse, isNever);
+  if (batch === undefined) return decodeEach(binding.channelLines(native.id), JSON.parse);
   return decodeValues(batch, count, ranges, memory, native.maxMessageSize);
 }
 
@@ -203,11 +201,11 @@ function decode(native, batch, count, ranges, memory) {
 function decodeText(id, batch, count) {
   try {
     const messages = JSON.parse(batch);
-    if (messages.length === count) return { messages, unreadable: NONE };
+    if (messages.length === count) return { messages };
   } catch {
     // Fall through: some line is not JSON.
   }
-  return decodeEach(binding.channelLines(id), JSON.parse, isNever);
+  return decodeEach(binding.channelLines(id), JSON.parse);
 }
 
 // `batch` is one Buffer, `ranges` the start and end of each message in it, `memory` what came beside
@@ -239,7 +237,7 @@ function readValue(deserializer) {
   return isJson ? JSON.parse(text) : text;
 }
 
-function decodeEach(frames, decodeOne, isUnreadable) {
+function decodeEach(frames, decodeOne, isUnreadable = () => false) {
   const messages = [];
   const unreadable = new Map();
   for (let index = 0; index < frames.length; index++) {
@@ -258,8 +256,6 @@ function decodeEach(frames, decodeOne, isUnreadable) {
 function isUnreadableValue(error) {
   return !(error instanceof Mismatch || error instanceof SyntaxError || error.errno !== undefined);
 }
-
-const isNever = () => false;
 
 // Closes what of `memory` no message has taken.
 function closePieces(memory) {
